@@ -1,0 +1,187 @@
+//! The four units of enforcement: their order, and what proves that each really does its work.
+//!
+//! 'active' proves nothing here. Each proof is an answer that only a working daemon can give.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use clawgress_link::{ProbeError, front, health, resolver, ruleset, units};
+use tokio::time::{Instant, sleep};
+
+use crate::paths::Paths;
+
+/// How long a daemon gets to start, and then to prove itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// At boot: emulated machines are ten times slower than any other.
+    Boot,
+    /// Later: the kernel has to be looked at in between.
+    Watch,
+}
+
+impl Patience {
+    fn job(self) -> Duration {
+        Duration::from_secs(if self == Self::Boot { 90 } else { 20 })
+    }
+
+    fn proof(self) -> Duration {
+        Duration::from_secs(if self == Self::Boot { 60 } else { 10 })
+    }
+}
+
+/// For one question.
+const QUESTION: Duration = Duration::from_secs(8);
+
+const RESOLVER: SocketAddr = loopback(53);
+const FRONT: SocketAddr = loopback(443);
+
+const fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Proof {
+    Ruleset,
+    Denial,
+    Handshake,
+    Health,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Daemon {
+    /// Its step in the boot report.
+    pub(crate) step: &'static str,
+    pub(crate) unit: &'static str,
+    proof: Proof,
+}
+
+/// In the order in which they are started.
+pub(crate) const ORDER: [Daemon; 4] = [
+    Daemon {
+        step: "nftables",
+        unit: "nftables.service",
+        proof: Proof::Ruleset,
+    },
+    Daemon {
+        step: "named",
+        unit: "named.service",
+        proof: Proof::Denial,
+    },
+    Daemon {
+        step: "haproxy",
+        unit: "haproxy.service",
+        proof: Proof::Handshake,
+    },
+    Daemon {
+        step: "policy",
+        unit: "clawgress-policy.service",
+        proof: Proof::Health,
+    },
+];
+
+impl Daemon {
+    /// Starts the unit if it is not up and waits until it proves itself.
+    pub(crate) async fn start(
+        self,
+        bus: &zbus::Connection,
+        paths: &Paths,
+        patience: Patience,
+    ) -> Result<String> {
+        units::start(bus, self.unit, patience.job())
+            .await
+            .map_err(flat)?;
+        let end = Instant::now() + patience.proof();
+        let mut pause = Duration::from_millis(20);
+        loop {
+            match self.prove(paths).await {
+                Err(error) if Instant::now() + pause > end => return Err(error),
+                Err(_) => sleep(pause).await,
+                proven => return proven,
+            }
+            pause = (pause * 2).min(Duration::from_millis(500));
+        }
+    }
+
+    /// Asks once.
+    pub(crate) async fn prove(self, paths: &Paths) -> Result<String> {
+        let certificate = paths.front_certificate();
+        match self.proof {
+            Proof::Ruleset => {
+                let ruleset = ruleset::measure().await;
+                if !ruleset.loaded {
+                    bail!("{}", ruleset.detail);
+                }
+                Ok(format!("ruleset loaded, generation {}", ruleset.generation))
+            }
+            Proof::Denial => {
+                resolver::probe(RESOLVER, QUESTION).await.map_err(flat)?;
+                Ok("names are denied by the policy zone".to_owned())
+            }
+            Proof::Handshake => {
+                front::handshake(FRONT, &certificate, QUESTION)
+                    .await
+                    .map_err(flat)?;
+                Ok("the TLS front answers".to_owned())
+            }
+            Proof::Health => {
+                let (status, body) =
+                    front::post_json(FRONT, &certificate, "/clawgress/health", "{}", QUESTION)
+                        .await
+                        .map_err(flat)?;
+                judge_health(status, &body)
+            }
+        }
+    }
+}
+
+/// A probe's text holds its cause already; as a chain it would be told twice.
+fn flat(error: impl Into<ProbeError>) -> anyhow::Error {
+    anyhow!("{}", error.into())
+}
+
+fn judge_health(status: u16, body: &str) -> Result<String> {
+    let report: health::Report = serde_json::from_str(body).with_context(|| {
+        format!("asking the policy API for its health: answer {status} is no report")
+    })?;
+    if report.enforcing {
+        return Ok("the policy API reports enforcing".to_owned());
+    }
+    let broken: Vec<_> = report
+        .broken()
+        .map(|check| format!("{} ({})", check.name, check.detail))
+        .collect();
+    bail!(
+        "the policy API reports that the box does not enforce: {}",
+        broken.join(", ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_is_that_of_the_report() {
+        let steps: Vec<_> = ORDER.iter().map(|daemon| daemon.step).collect();
+        assert_eq!(steps, crate::report::STEPS[4..]);
+    }
+
+    #[test]
+    fn only_an_enforcing_report_is_proof() {
+        let good = r#"{"enforcing":true,"checks":[]}"#;
+        assert!(judge_health(200, good).is_ok());
+        let bad = r#"{"enforcing":false,"checks":[{"name":"named","ok":false,"detail":"silent","took_ms":3}]}"#;
+        let error = judge_health(503, bad).unwrap_err().to_string();
+        assert!(
+            error.ends_with("does not enforce: named (silent)"),
+            "{error}"
+        );
+        assert!(
+            judge_health(502, "<html>")
+                .unwrap_err()
+                .to_string()
+                .contains("answer 502")
+        );
+    }
+}

@@ -1,0 +1,304 @@
+//! The boot from seal to watch: what is done in which order, and what is tried again.
+//!
+//! Whatever fails, the seal stays. There is no path in here that opens anything.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use clawgress_link::units;
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use crate::board::Board;
+use crate::boot_config::{self, BootConfig};
+use crate::clock::since_boot_ms;
+use crate::consoles::{self, Consoles};
+use crate::daemons::{Daemon, ORDER, Patience};
+use crate::machine::Machine;
+use crate::network::{self, Plan};
+use crate::paths::Paths;
+use crate::release::Release;
+use crate::{bus, certificate, guard, seal, server};
+
+/// Between two looks at the daemons.
+const WATCH: Duration = Duration::from_secs(5);
+/// Every how many looks each daemon must prove itself again.
+const PROOF_EVERY: u32 = 6;
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Runs until systemd says stop; the seal stays loaded.
+pub(crate) async fn run(paths: Paths) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    std::fs::create_dir_all(paths.run())
+        .with_context(|| format!("creating {}", paths.run().display()))?;
+    consoles::prepare(&paths);
+    tokio::spawn(watchdog());
+    let socket = paths.socket();
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        never = boot(paths) => match never {},
+    }
+    notify(&[NotifyState::Stopping]);
+    let _ = std::fs::remove_file(socket);
+    Ok(())
+}
+
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        eprintln!("telling systemd: {error}");
+    }
+}
+
+/// Proves that the runtime still turns; a hanging one is replaced by systemd.
+async fn watchdog() {
+    let Some(period) = sd_notify::watchdog_enabled() else {
+        return;
+    };
+    loop {
+        notify(&[NotifyState::Watchdog]);
+        sleep(period / 3).await;
+    }
+}
+
+async fn boot(paths: Paths) -> std::convert::Infallible {
+    let release = Release::read(&paths);
+    let board = Arc::new(Board::new(&paths, &release, Consoles::open(&paths)));
+    board.step("seal", seal::close(&paths)).await;
+    tokio::spawn(guard::watch(paths.clone(), Arc::clone(&board)));
+
+    let started = since_boot_ms();
+    let config = boot_config::read(&paths).await;
+    board.configured(
+        &config.system.host_name,
+        &config.plan.cards,
+        config.volume_missed,
+    );
+    board.config_error(config.error.clone());
+    let read = match &config.error {
+        None => Ok(config.source.clone()),
+        Some(error) => Err(anyhow!(
+            "{}",
+            error.lines().take(2).collect::<Vec<_>>().join(" ")
+        )),
+    };
+    board.record("config", started, read);
+    board.warn(config.warnings.iter().cloned());
+    board.warn(network::apply_system(&paths, &config.system));
+    board.warn(Machine::measure(&paths).warnings());
+
+    let mut keeper = Keeper {
+        certificate: None,
+        bus: None,
+        reload_network: false,
+        restarts: HashMap::new(),
+        looks: 0,
+        volume_missed: config.volume_missed,
+        paths,
+        board,
+        release,
+        config,
+    };
+    keeper.network().await;
+    keeper.begin_certificate();
+    match server::listen(&keeper.paths) {
+        Ok(listener) => drop(tokio::spawn(server::serve(keeper.paths.clone(), listener))),
+        Err(error) => keeper.board.warn([format!("{error:#}")]),
+    }
+    notify(&[
+        NotifyState::Ready,
+        NotifyState::Status("sealed, starting enforcement"),
+    ]);
+    Box::pin(keeper.keep()).await
+}
+
+struct Keeper {
+    paths: Paths,
+    board: Arc<Board>,
+    release: Release,
+    config: BootConfig,
+    /// Made while other daemons start; haproxy alone waits for it.
+    certificate: Option<JoinHandle<Result<String>>>,
+    bus: Option<zbus::Connection>,
+    /// networkd may have started on files that have changed since.
+    reload_network: bool,
+    restarts: HashMap<&'static str, u32>,
+    looks: u32,
+    volume_missed: bool,
+}
+
+impl Keeper {
+    async fn keep(mut self) -> std::convert::Infallible {
+        let mut pause = Duration::from_secs(1);
+        let mut patience = Patience::Boot;
+        loop {
+            let whole = self.advance(patience).await;
+            patience = Patience::Watch;
+            let status = if whole {
+                "every daemon proves itself"
+            } else {
+                "sealed; a step failed, trying again"
+            };
+            notify(&[NotifyState::Status(status)]);
+            pause = if whole {
+                Duration::from_secs(1)
+            } else {
+                (pause * 2).min(LONGEST_PAUSE)
+            };
+            sleep(if whole { WATCH } else { pause }).await;
+            if whole {
+                self.watch_daemons().await;
+            }
+            self.board.refresh_addresses();
+            self.late_volume().await;
+        }
+    }
+
+    /// Attempts, in order, every step that has not succeeded; stops at the first that does not now.
+    async fn advance(&mut self, patience: Patience) -> bool {
+        if !self.board.is_ok("seal") && !self.board.step("seal", seal::close(&self.paths)).await {
+            return false;
+        }
+        if !self.board.is_ok("network") && !self.network().await {
+            return false;
+        }
+        if !self.bus().await {
+            return false;
+        }
+        for daemon in ORDER {
+            if !self.board.is_ok(daemon.step) && !self.daemon(daemon, patience).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Renders the plan, or, on a box that could not be sealed, one that holds every card down.
+    async fn network(&mut self) -> bool {
+        let sealed = self.board.is_ok("seal");
+        let (paths, plan) = (&self.paths, &self.config.plan);
+        let work = async {
+            if sealed {
+                return network::apply(paths, plan);
+            }
+            network::apply(paths, &Plan::default())?;
+            Err(anyhow!("every card is held down until the box is sealed"))
+        };
+        self.reload_network |= self.board.is_ok("bus") || !sealed;
+        self.board.step("network", work).await
+    }
+
+    async fn bus(&mut self) -> bool {
+        if self.bus.is_none() {
+            let started = since_boot_ms();
+            let outcome = bus::connect().await;
+            let recorded = outcome
+                .as_ref()
+                .map(|_| "connected".to_owned())
+                .map_err(|error| anyhow!("{error:#}"));
+            self.bus = outcome.ok();
+            if !self.board.record("bus", started, recorded) {
+                return false;
+            }
+        }
+        if let Some(bus) = &self.bus
+            && self.reload_network
+        {
+            match bus::reload_network(bus).await {
+                Ok(()) => self.reload_network = false,
+                Err(error) => eprintln!("{error:#}"),
+            }
+        }
+        self.bus.is_some()
+    }
+
+    async fn daemon(&mut self, daemon: Daemon, patience: Patience) -> bool {
+        let Some(bus) = self.bus.clone() else {
+            return false;
+        };
+        let paths = self.paths.clone();
+        let certificate = (daemon.step == "haproxy").then(|| self.take_certificate());
+        let again = patience == Patience::Watch;
+        let work = async move {
+            if let Some(certificate) = certificate {
+                certificate
+                    .await
+                    .context("making the front's certificate")??;
+            }
+            if again && daemon.step == "nftables" {
+                // Its unit stays active whatever happens to the ruleset, so starting it would load nothing.
+                seal::load(&paths).await?;
+            }
+            Box::pin(daemon.start(&bus, &paths, patience)).await
+        };
+        self.board.step(daemon.step, work).await
+    }
+
+    fn begin_certificate(&mut self) {
+        self.certificate = Some(self.make_certificate());
+    }
+
+    fn make_certificate(&self) -> JoinHandle<Result<String>> {
+        let (paths, name, built) = (
+            self.paths.clone(),
+            self.config.system.host_name.clone(),
+            self.release.built,
+        );
+        tokio::task::spawn_blocking(move || certificate::ensure(&paths, &name, built))
+    }
+
+    fn take_certificate(&mut self) -> JoinHandle<Result<String>> {
+        self.certificate
+            .take()
+            .unwrap_or_else(|| self.make_certificate())
+    }
+
+    /// What is not up, or cannot prove itself any more, loses its step; `advance` then wins it back.
+    async fn watch_daemons(&mut self) {
+        self.looks += 1;
+        let Some(bus) = self.bus.clone() else { return };
+        for daemon in ORDER {
+            let started = since_boot_ms();
+            let state = match units::state(&bus, daemon.unit).await {
+                Ok(state) => state,
+                Err(error) => {
+                    self.bus = None;
+                    self.board.record("bus", started, Err(anyhow!("{error}")));
+                    return;
+                }
+            };
+            if !state.is_up() {
+                self.board.record(
+                    daemon.step,
+                    started,
+                    Err(anyhow!("{} is {state}", daemon.unit)),
+                );
+                continue;
+            }
+            // Died and came back between two looks: up, but not yet known to work.
+            let before = self.restarts.insert(daemon.step, state.restarts);
+            let restarted = before.is_some_and(|before| before != state.restarts);
+            if (restarted || self.looks.is_multiple_of(PROOF_EVERY))
+                && let Err(error) = Box::pin(daemon.prove(&self.paths)).await
+            {
+                self.board.record(daemon.step, started, Err(error));
+            }
+        }
+    }
+
+    /// A volume that was too slow for this boot is not used, but nobody should have to wonder why.
+    async fn late_volume(&mut self) {
+        if std::mem::take(&mut self.volume_missed)
+            && boot_config::volume_appeared(&self.paths).await
+        {
+            let text =
+                "a CLAWGRESS-CFG volume turned up after the boot config was read; reboot to use it";
+            self.board.warn([text.to_owned()]);
+        }
+    }
+}

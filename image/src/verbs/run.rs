@@ -1,0 +1,219 @@
+//! `cargo xtask run`: the appliance in QEMU, its console in this terminal.
+
+use std::io::{IsTerminal, Write};
+use std::net::TcpListener;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use qemu_tests::accel::Accelerator;
+use xshell::{Shell, cmd};
+
+use super::Which;
+use crate::host::{self, Consent};
+
+/// Build what is stale and boot the ISO in QEMU: console in this terminal, three cards, ports forwarded.
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    which: Which,
+    /// Memory in MiB.
+    #[arg(long, default_value_t = 2048, value_parser = clap::value_parser!(u32).range(512..))]
+    memory: u32,
+    /// Boot with UEFI firmware instead of BIOS.
+    #[arg(long)]
+    uefi: bool,
+    /// Boot configuration to hand over on a CLAWGRESS-CFG volume, instead of the one with three cards.
+    #[arg(long, value_name = "FILE")]
+    config: Option<std::path::PathBuf>,
+}
+
+/// What the three cards are for, if nothing else is asked for.
+const CONFIG: &str = "interfaces {
+    ethernet eth0 {
+        address dhcp
+        role wan
+    }
+    ethernet eth1 {
+        address 10.0.3.15/24
+        role lan
+    }
+    ethernet eth2 {
+        address 10.0.4.15/24
+        role management
+    }
+}
+";
+
+/// One forwarded port.
+struct Forward {
+    what: &'static str,
+    card: &'static str,
+    host: u16,
+    guest: u16,
+}
+
+impl Run {
+    pub(crate) fn go(&self, consent: Consent) -> Result<()> {
+        let config = match &self.config {
+            Some(path) => std::fs::read(path)
+                .with_context(|| format!("reading the boot configuration {}", path.display()))?,
+            None => CONFIG.as_bytes().to_vec(),
+        };
+        let dist = self.which.build(host::BOOT, consent)?;
+        let scratch = tempfile::tempdir().context("making a scratch directory")?;
+        let volume = scratch.path().join("clawgress-cfg.img");
+        config_volume(&volume, &config)?;
+
+        let forwards = [
+            Forward {
+                what: "proxy",
+                card: "lan",
+                host: free_port(3128)?,
+                guest: 3128,
+            },
+            Forward {
+                what: "SSH",
+                card: "management",
+                host: free_port(2222)?,
+                guest: 22,
+            },
+            Forward {
+                what: "web and API",
+                card: "management",
+                host: free_port(8443)?,
+                guest: 443,
+            },
+        ];
+        println!(
+            "Clawgress {} on {} boots now; its console follows.",
+            dist.manifest.version, dist.manifest.base
+        );
+        println!("  cards: eth0 wan, eth1 lan, eth2 management");
+        for forward in &forwards {
+            println!(
+                "  127.0.0.1:{} → port {} on the {} card ({})",
+                forward.host, forward.guest, forward.card, forward.what
+            );
+        }
+        println!(
+            "  (the appliance answers on its cards once a credential and a policy exist: until then it is sealed)"
+        );
+        println!("  leave: type poweroff, or Ctrl-A X");
+        std::io::stdout().flush()?;
+
+        let accelerator = Accelerator::probe(&dist.file("vmlinuz"), &dist.file("initrd.img"))?;
+        let iso = dist.iso();
+        let memory = self.memory.to_string();
+        let on = |card: &str| -> String {
+            forwards
+                .iter()
+                .filter(|forward| forward.card == card)
+                .map(|forward| {
+                    format!(",hostfwd=tcp:127.0.0.1:{}-:{}", forward.host, forward.guest)
+                })
+                .collect()
+        };
+        let lan = format!(
+            "user,id=lan,net=10.0.3.0/24,dhcpstart=10.0.3.15{}",
+            on("lan")
+        );
+        let management = format!(
+            "user,id=management,net=10.0.4.0/24,dhcpstart=10.0.4.15{}",
+            on("management")
+        );
+        let mut arguments: Vec<String> = [
+            "-machine",
+            "q35",
+            "-smp",
+            "2",
+            "-m",
+            &memory,
+            "-nographic",
+            "-no-reboot",
+            "-netdev",
+            "user,id=wan",
+            "-device",
+            "virtio-net-pci,netdev=wan",
+            "-netdev",
+            &lan,
+            "-device",
+            "virtio-net-pci,netdev=lan",
+            "-netdev",
+            &management,
+            "-device",
+            "virtio-net-pci,netdev=management",
+            "-device",
+            "virtio-rng-pci",
+        ]
+        .iter()
+        .map(|word| (*word).to_owned())
+        .collect();
+        arguments.extend(accelerator.qemu_arguments().map(str::to_owned));
+        arguments.extend(["-cdrom".to_owned(), iso.display().to_string()]);
+        arguments.extend([
+            "-drive".to_owned(),
+            format!("file={},format=raw,if=virtio,readonly=on", volume.display()),
+        ]);
+        if self.uefi {
+            arguments.extend(firmware(scratch.path())?);
+        }
+        let shell = Shell::new()?;
+        cmd!(shell, "qemu-system-x86_64 {arguments...}")
+            .quiet()
+            .run()
+            .context("running the virtual machine")?;
+        if std::io::stdout().is_terminal() {
+            println!("The appliance is off.");
+        }
+        Ok(())
+    }
+}
+
+/// Firmware with its own, throw-away variables.
+fn firmware(scratch: &Path) -> Result<Vec<String>> {
+    let directory = Path::new("/usr/share/OVMF");
+    let pairs = [
+        ("OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd"),
+        ("OVMF_CODE.fd", "OVMF_VARS.fd"),
+    ];
+    let Some((code, variables)) = pairs.iter().find(|(code, _)| directory.join(code).exists())
+    else {
+        bail!(
+            "no UEFI firmware under {}: install the package ovmf",
+            directory.display()
+        );
+    };
+    let own = scratch.join("variables.fd");
+    std::fs::copy(directory.join(variables), &own).context("copying the firmware's variables")?;
+    Ok(vec![
+        "-drive".to_owned(),
+        format!(
+            "if=pflash,format=raw,readonly=on,file={}",
+            directory.join(code).display()
+        ),
+        "-drive".to_owned(),
+        format!("if=pflash,format=raw,file={}", own.display()),
+    ])
+}
+
+/// The wished port if nobody has it, else any that is free.
+fn free_port(wished: u16) -> Result<u16> {
+    let socket = TcpListener::bind(("127.0.0.1", wished))
+        .or_else(|_| TcpListener::bind(("127.0.0.1", 0)))
+        .context("finding a free port on 127.0.0.1")?;
+    Ok(socket.local_addr()?.port())
+}
+
+/// A volume labelled CLAWGRESS-CFG that holds `config.boot`; ISO 9660, as FAT labels are shorter than this name.
+fn config_volume(path: &Path, config: &[u8]) -> Result<()> {
+    let scratch = tempfile::tempdir().context("making a scratch directory")?;
+    let (tree, file) = (scratch.path(), scratch.path().join("config.boot"));
+    std::fs::write(&file, config).with_context(|| format!("writing {}", file.display()))?;
+    let shell = Shell::new()?;
+    cmd!(shell, "xorriso -no_rc -as mkisofs -quiet -rational-rock -volid CLAWGRESS-CFG -output {path} {tree}")
+        .quiet()
+        .ignore_stderr()
+        .run()
+        .context("making the configuration volume")
+}

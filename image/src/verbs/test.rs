@@ -1,0 +1,234 @@
+//! `cargo xtask test`: every test, by group; closes with a line that counts them.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use xshell::{Shell, cmd};
+
+use super::Which;
+use crate::base::{Base, Flavour};
+use crate::binaries::project_root;
+use crate::host::{self, Consent};
+use crate::{assemble, binaries};
+
+/// Run the tests: all of the gate, or the groups named. Builds the images that they boot.
+#[derive(Debug, Args)]
+pub(crate) struct Test {
+    /// unit: beside the code. image: the artifacts. net: daemons in namespaces. vm: booted appliances.
+    /// full: everything, with long matrices and every base.
+    #[arg(value_enum)]
+    groups: Vec<Group>,
+    #[command(flatten)]
+    which: Which,
+    /// Only tests whose name contains this.
+    #[arg(long, value_name = "WORDS")]
+    only: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Group {
+    Unit,
+    Image,
+    Net,
+    Vm,
+    Full,
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+    broken: Vec<String>,
+}
+
+impl Test {
+    pub(crate) fn go(&self, consent: Consent) -> Result<()> {
+        let full = self.groups.contains(&Group::Full);
+        let groups: Vec<Group> = if full || self.groups.is_empty() {
+            vec![Group::Unit, Group::Image, Group::Net, Group::Vm]
+        } else {
+            self.groups.clone()
+        };
+        let needs = [host::BOOT, host::TEST].concat();
+        let started = Instant::now();
+        let mut tally = Tally::default();
+        let base = self.which.prepare(&needs, consent)?;
+        for group in groups {
+            let began = Instant::now();
+            println!("\n== {group:?} tests ==");
+            match group {
+                Group::Unit => {
+                    let beside_the_code = ["--workspace", "--lib", "--bins"];
+                    self.cargo(&mut tally, "unit", &beside_the_code, &[]);
+                    let rooms = [
+                        "--workspace",
+                        "--exclude",
+                        "xtask",
+                        "--exclude",
+                        "qemu-tests",
+                        "--test",
+                        "*",
+                    ];
+                    self.cargo(&mut tally, "unit", &rooms, &[]);
+                }
+                Group::Image => self.image(&mut tally, &base, full)?,
+                Group::Net => self.net(&mut tally)?,
+                Group::Vm => self.vm(&mut tally, &base, full)?,
+                Group::Full => {}
+            }
+            println!(
+                "== {group:?} tests took {:.0} s ==",
+                began.elapsed().as_secs_f64()
+            );
+        }
+        println!("\nAll in {:.0} s.", started.elapsed().as_secs_f64());
+        // This very form is what tools count by.
+        println!("{} passed, {} failed", tally.passed, tally.failed);
+        if tally.failed > 0 || !tally.broken.is_empty() {
+            bail!("failing: {}", tally.broken.join(", "));
+        }
+        if tally.passed == 0 {
+            bail!("no test ran: does anything match --only?");
+        }
+        Ok(())
+    }
+
+    fn image(&self, tally: &mut Tally, base: &Base, full: bool) -> Result<()> {
+        let dist = assemble::image(base, self.which.flavour)?;
+        let mut environment = vec![("CLAWGRESS_DIST", dist.directory.display().to_string())];
+        if full {
+            environment.push(("CLAWGRESS_FULL", "1".to_owned()));
+        }
+        self.cargo(
+            tally,
+            "image",
+            &["--package", "xtask", "--test", "artifacts"],
+            &environment,
+        );
+        Ok(())
+    }
+
+    fn net(&self, tally: &mut Tally) -> Result<()> {
+        // The daemons under test are the ones that go into the image.
+        let built = binaries::build()?;
+        drop(built);
+        self.cargo(
+            tally,
+            "net",
+            &["--package", "qemu-tests", "--test", "net"],
+            &[],
+        );
+        Ok(())
+    }
+
+    fn vm(&self, tally: &mut Tally, base: &Base, full: bool) -> Result<()> {
+        let mut bases = vec![base.clone()];
+        if full {
+            bases.extend(
+                Base::names()
+                    .filter(|name| *name != base.name)
+                    .filter_map(|name| Base::load(name).ok())
+                    .filter(|other| host::ensure_keyring(other, Consent::Given).is_ok()),
+            );
+        }
+        for base in &bases {
+            let small = assemble::image(base, Flavour::Virtual)?;
+            let large = assemble::image(base, Flavour::Generic)?;
+            let environment = [
+                ("CLAWGRESS_DIST", small.directory.display().to_string()),
+                (
+                    "CLAWGRESS_DIST_GENERIC",
+                    large.directory.display().to_string(),
+                ),
+            ];
+            let mut arguments = vec!["--package", "qemu-tests"];
+            if full {
+                arguments.extend(["--features", "full"]);
+            }
+            arguments.extend(["--test", "vm"]);
+            self.cargo(
+                tally,
+                &format!("vm on {}", base.name),
+                &arguments,
+                &environment,
+            );
+        }
+        Ok(())
+    }
+
+    /// Runs one `cargo test` and adds what it counts.
+    fn cargo(
+        &self,
+        tally: &mut Tally,
+        name: &str,
+        arguments: &[&str],
+        environment: &[(&str, String)],
+    ) {
+        let outcome = self.try_cargo(tally, arguments, environment);
+        match outcome {
+            Ok(true) => {}
+            Ok(false) => tally.broken.push(name.to_owned()),
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                tally.broken.push(name.to_owned());
+            }
+        }
+    }
+
+    fn try_cargo(
+        &self,
+        tally: &mut Tally,
+        arguments: &[&str],
+        environment: &[(&str, String)],
+    ) -> Result<bool> {
+        let shell = Shell::new()?;
+        shell.change_dir(project_root());
+        let only = self.only.as_slice();
+        let mut command: Command = cmd!(
+            shell,
+            "cargo test --locked --no-fail-fast {arguments...} -- --test-threads=2 {only...}"
+        )
+        .into();
+        command.envs(environment.iter().map(|(name, value)| (*name, value)));
+        let mut child = command
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("starting cargo test")?;
+        let output = child
+            .stdout
+            .take()
+            .context("reading what cargo test prints")?;
+        for line in BufReader::new(output).lines() {
+            let line = line?;
+            if let Some((passed, failed)) = counts(&line) {
+                tally.passed += passed;
+                tally.failed += failed;
+            }
+            println!("{line}");
+        }
+        Ok(child.wait()?.success())
+    }
+}
+
+/// The counts of a test program's closing line.
+fn counts(line: &str) -> Option<(u64, u64)> {
+    let rest = line.strip_prefix("test result: ")?;
+    let number = |word: &str| -> Option<u64> {
+        let (before, _) = rest.split_once(word)?;
+        before.trim_end().rsplit(' ').next()?.parse().ok()
+    };
+    Some((number(" passed")?, number(" failed")?))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_closing_line_is_counted() {
+        let line = "test result: FAILED. 12 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s";
+        assert_eq!(super::counts(line), Some((12, 3)));
+        assert_eq!(super::counts("test some::name ... ok"), None);
+    }
+}

@@ -1,0 +1,28 @@
+//! The framework of the VM tests: machines, their consoles, and a network lab around them.
+//!
+//! A test describes a [`machine::Machine`], powers it on inside a [`case::case`], talks with the [`vm::Vm`], and may
+//! put it into a [`lab::Lab`]. Whatever a test starts ends with it; no image file is ever written to.
+
+pub mod accel;
+pub mod agent;
+pub mod capture;
+pub mod case;
+pub mod dist;
+pub mod error;
+pub mod frame;
+pub mod lab;
+pub mod machine;
+pub mod media;
+pub mod packet_socket;
+pub mod pcap;
+pub mod process;
+pub mod qmp;
+pub mod report;
+pub mod serial;
+pub mod shell;
+mod transcript;
+pub mod vm;
+
+pub use case::{Case, case};
+pub use dist::Dist;
+pub use error::{Error, Result};

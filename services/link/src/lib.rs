@@ -1,0 +1,14 @@
+//! What every daemon of the appliance needs to know about its neighbours: is the ruleset loaded, does named deny,
+//! does the front answer, what does systemd say. Each module asks one neighbour one question and proves the answer.
+//!
+//! Nothing here decides what to do with an answer, restarts anything on its own, or keeps state between questions.
+
+pub mod error;
+pub mod front;
+pub mod health;
+pub mod resolver;
+pub mod ruleset;
+pub mod seal;
+pub mod units;
+
+pub use error::ProbeError;

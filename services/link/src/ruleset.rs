@@ -1,0 +1,360 @@
+//! Judges whether the kernel holds a Clawgress ruleset, and which generation of it.
+//!
+//! Believes only what `nft` lists from the kernel, never what somebody loaded or meant to load; and never changes it.
+
+use std::{process::Stdio, time::Duration};
+
+use nftables::{
+    expr::Expression,
+    schema::{Chain, NfListObject, Set},
+    types::{NfChainPolicy, NfChainType, NfFamily, NfHook},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+const NFT: &str = "/usr/sbin/nft";
+const TABLE: &str = "clawgress";
+/// The named set whose only element is the generation.
+const GENERATION: &str = "generation";
+/// The generation of the sealed ruleset; committed revisions start above it.
+pub const SEALED: u32 = 0;
+/// `nft` answers in milliseconds; on an emulated machine under load in a second or two.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// What the kernel holds. `input`, `forward` and `output` are the policies of the base chains, or `missing`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ruleset {
+    pub loaded: bool,
+    pub generation: u32,
+    pub input: String,
+    pub forward: String,
+    pub output: String,
+    pub detail: String,
+}
+
+impl Ruleset {
+    fn absent(detail: impl Into<String>) -> Self {
+        let missing = || "missing".to_owned();
+        Self {
+            loaded: false,
+            generation: SEALED,
+            input: missing(),
+            forward: missing(),
+            output: missing(),
+            detail: detail.into(),
+        }
+    }
+}
+
+/// Lists the table and judges it. Needs `CAP_NET_ADMIN`.
+pub async fn measure() -> Ruleset {
+    let listing = tokio::process::Command::new(NFT)
+        .args(["-j", "list", "table", "inet", TABLE])
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    match tokio::time::timeout(DEADLINE, listing).await {
+        Err(_) => Ruleset::absent(format!(
+            "{NFT} did not list table inet {TABLE} within {DEADLINE:?}"
+        )),
+        Ok(Err(error)) => Ruleset::absent(format!("running {NFT}: {error}")),
+        Ok(Ok(output)) if output.status.success() => {
+            judge(&String::from_utf8_lossy(&output.stdout))
+        }
+        Ok(Ok(output)) => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            let said = said.lines().next().unwrap_or("without a word").trim();
+            Ruleset::absent(format!("{NFT} cannot list table inet {TABLE}: {said}"))
+        }
+    }
+}
+
+/// Judges the output of `nft -j list table inet clawgress`.
+pub fn judge(nft_json: &str) -> Ruleset {
+    let objects = match serde_json::from_str::<Listing>(nft_json) {
+        Ok(listing) => listing.nftables,
+        Err(error) => {
+            return Ruleset::absent(format!("the listing of nft is not its JSON: {error}"));
+        }
+    };
+    let Some(table) = objects
+        .iter()
+        .find_map(|object| object.get("table").filter(|table| is_ours(table, "name")))
+    else {
+        return Ruleset::absent(format!("table inet {TABLE} is not loaded"));
+    };
+
+    let mut faults = Vec::new();
+    if mentions(table.get("flags"), "dormant") {
+        faults.push("the table is dormant: its chains are not hooked in".to_owned());
+    }
+    let mut policy_of = |name, hook| match base_chain(&objects, name, hook) {
+        Ok(policy) => policy_word(policy, name, &mut faults),
+        Err(fault) => {
+            faults.push(fault);
+            "missing".to_owned()
+        }
+    };
+    let input = policy_of("input", NfHook::Input);
+    let forward = policy_of("forward", NfHook::Forward);
+    let output = policy_of("output", NfHook::Output);
+
+    let generation = match generation(&objects) {
+        Ok(generation) => {
+            if generation == SEALED {
+                faults.extend(opening_in_sealed_forward(&objects));
+            }
+            generation
+        }
+        Err(fault) => {
+            faults.push(fault);
+            SEALED
+        }
+    };
+
+    let loaded = faults.is_empty();
+    let detail = match (loaded, generation) {
+        (true, SEALED) => "sealed: nothing is forwarded".to_owned(),
+        (true, generation) => format!("generation {generation}"),
+        (false, _) => faults.join("; "),
+    };
+    Ruleset {
+        loaded,
+        generation,
+        input,
+        forward,
+        output,
+        detail,
+    }
+}
+
+/// The document as a whole. Objects stay raw until one of them is of interest: rules may hold statements that the
+/// typed crate does not know, and one such rule must not make the rest unreadable.
+#[derive(Deserialize)]
+struct Listing {
+    nftables: Vec<Value>,
+}
+
+fn is_ours(object: &Value, key: &str) -> bool {
+    object.get("family").and_then(Value::as_str) == Some("inet")
+        && object.get(key).and_then(Value::as_str) == Some(TABLE)
+}
+
+/// nft writes a single flag as a string and several as an array, depending on its version.
+fn mentions(flags: Option<&Value>, flag: &str) -> bool {
+    match flags {
+        Some(Value::String(one)) => one == flag,
+        Some(Value::Array(many)) => many.iter().any(|one| one.as_str() == Some(flag)),
+        _ => false,
+    }
+}
+
+/// Every object of the wanted kind that the typed crate can read.
+fn typed(objects: &[Value]) -> impl Iterator<Item = NfListObject<'static>> {
+    objects
+        .iter()
+        .filter(|object| object.get("chain").is_some() || object.get("set").is_some())
+        .filter_map(|object| serde_json::from_value(object.clone()).ok())
+}
+
+/// The policy of the named base chain, if it is hooked in where it has to be.
+fn base_chain(objects: &[Value], name: &str, hook: NfHook) -> Result<NfChainPolicy, String> {
+    let chain = typed(objects)
+        .find_map(|object| match object {
+            NfListObject::Chain(chain) if in_our_table(&chain) && chain.name == name => Some(chain),
+            _ => None,
+        })
+        .ok_or_else(|| format!("chain {name} is missing"))?;
+    if chain._type != Some(NfChainType::Filter) || chain.hook != Some(hook) {
+        return Err(format!("chain {name} is not a filter chain on hook {name}"));
+    }
+    chain
+        .policy
+        .ok_or_else(|| format!("chain {name} has no policy"))
+}
+
+fn in_our_table(chain: &Chain<'_>) -> bool {
+    matches!(chain.family, NfFamily::INet) && chain.table == TABLE
+}
+
+fn policy_word(policy: NfChainPolicy, name: &str, faults: &mut Vec<String>) -> String {
+    match policy {
+        NfChainPolicy::Drop => "drop".to_owned(),
+        NfChainPolicy::Accept => {
+            faults.push(format!("chain {name} accepts by default"));
+            "accept".to_owned()
+        }
+    }
+}
+
+/// The only element of the set that every ruleset of ours carries.
+fn generation(objects: &[Value]) -> Result<u32, String> {
+    let set: Box<Set<'_>> = typed(objects)
+        .find_map(|object| match object {
+            NfListObject::Set(set) if set.table == TABLE && set.name == GENERATION => Some(set),
+            _ => None,
+        })
+        .ok_or_else(|| format!("set {GENERATION} is missing: this is no ruleset of Clawgress"))?;
+    match set.elem.as_deref() {
+        Some([Expression::Number(number)]) => Ok(*number),
+        other => Err(format!(
+            "set {GENERATION} must hold one number, it holds {other:?}"
+        )),
+    }
+}
+
+/// A sealed forward chain may count and drop. Whatever else stands in it could let a packet through.
+fn opening_in_sealed_forward(objects: &[Value]) -> Option<String> {
+    let harmless = ["counter", "drop"];
+    objects
+        .iter()
+        .filter_map(|object| object.get("rule"))
+        .filter(|rule| {
+            is_ours(rule, "table") && rule.get("chain").and_then(Value::as_str) == Some("forward")
+        })
+        .filter_map(|rule| rule.get("expr").and_then(Value::as_array))
+        .flatten()
+        .filter_map(Value::as_object)
+        .flat_map(serde_json::Map::keys)
+        .find(|statement| !harmless.contains(&statement.as_str()))
+        .map(|statement| {
+            format!(
+                "generation {SEALED} is sealed, but its forward chain holds a {statement} statement"
+            )
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NFT_1_0_6: &str = include_str!("../testdata/sealed-nft-1.0.6.json");
+    const NFT_1_1_3: &str = include_str!("../testdata/sealed-nft-1.1.3.json");
+
+    /// The newer listing with one change made to its objects.
+    fn altered(change: impl FnOnce(&mut Vec<Value>)) -> Ruleset {
+        let mut listing: Value = serde_json::from_str(NFT_1_1_3).unwrap();
+        change(listing["nftables"].as_array_mut().unwrap());
+        judge(&listing.to_string())
+    }
+
+    fn chain<'a>(objects: &'a mut [Value], name: &str) -> &'a mut Value {
+        objects
+            .iter_mut()
+            .filter_map(|object| object.get_mut("chain"))
+            .find(|chain| chain["name"] == name)
+            .unwrap()
+    }
+
+    #[test]
+    fn the_sealed_ruleset_is_recognised_from_both_versions_of_nft() {
+        for listing in [NFT_1_0_6, NFT_1_1_3] {
+            let ruleset = judge(listing);
+            assert!(ruleset.loaded, "{}", ruleset.detail);
+            assert_eq!(ruleset.generation, SEALED);
+            assert_eq!(
+                [&ruleset.input, &ruleset.forward, &ruleset.output],
+                ["drop", "drop", "drop"]
+            );
+        }
+    }
+
+    #[test]
+    fn nothing_and_nonsense_are_not_loaded() {
+        for listing in ["", "{}", r#"{"nftables":[]}"#, "table inet clawgress {"] {
+            let ruleset = judge(listing);
+            assert!(
+                !ruleset.loaded && ruleset.forward == "missing" && !ruleset.detail.is_empty(),
+                "{listing}"
+            );
+        }
+    }
+
+    #[test]
+    fn each_base_chain_has_to_be_there_hooked_in_and_dropping() {
+        for name in ["input", "forward", "output"] {
+            let gone = altered(|objects| objects.retain(|object| object["chain"]["name"] != name));
+            assert!(
+                !gone.loaded && gone.detail.contains(&format!("chain {name} is missing")),
+                "{}",
+                gone.detail
+            );
+
+            let open = altered(|objects| chain(objects, name)["policy"] = "accept".into());
+            assert!(
+                !open.loaded && open.detail.contains("accepts by default"),
+                "{}",
+                open.detail
+            );
+
+            let unhooked = altered(|objects| {
+                let chain = chain(objects, name).as_object_mut().unwrap();
+                for key in ["type", "hook", "prio", "policy"] {
+                    chain.remove(key);
+                }
+            });
+            assert!(
+                !unhooked.loaded && unhooked.detail.contains("not a filter chain"),
+                "{}",
+                unhooked.detail
+            );
+        }
+    }
+
+    #[test]
+    fn a_dormant_table_enforces_nothing() {
+        for flags in [Value::from("dormant"), Value::from(vec!["dormant"])] {
+            let dormant = altered(|objects| {
+                objects
+                    .iter_mut()
+                    .filter_map(|object| object.get_mut("table"))
+                    .for_each(|table| table["flags"] = flags.clone());
+            });
+            assert!(
+                !dormant.loaded && dormant.detail.contains("dormant"),
+                "{}",
+                dormant.detail
+            );
+        }
+    }
+
+    #[test]
+    fn an_opening_in_the_sealed_forward_chain_is_seen() {
+        let rule: Value = serde_json::json!({"rule": {"family": "inet", "table": "clawgress", "chain": "forward",
+            "handle": 99, "expr": [{"counter": {"packets": 0, "bytes": 0}}, {"accept": null}]}});
+        let opened = altered(|objects| objects.push(rule.clone()));
+        assert!(
+            !opened.loaded && opened.detail.contains("accept"),
+            "{}",
+            opened.detail
+        );
+    }
+
+    #[test]
+    fn the_generation_is_read_and_has_to_be_there() {
+        let set_elements = |elements: Value| {
+            altered(|objects| {
+                let set = objects
+                    .iter_mut()
+                    .find_map(|object| object.get_mut("set"))
+                    .unwrap();
+                set["elem"] = elements;
+            })
+        };
+        assert_eq!(set_elements(serde_json::json!([4711])).generation, 4711);
+        assert!(!set_elements(serde_json::json!([1, 2])).loaded);
+        let nameless = altered(|objects| objects.retain(|object| object.get("set").is_none()));
+        assert!(
+            !nameless.loaded && nameless.detail.contains("no ruleset of Clawgress"),
+            "{}",
+            nameless.detail
+        );
+    }
+
+    #[test]
+    fn a_statement_unknown_to_the_typed_crate_does_not_hide_the_rest() {
+        let rule: Value = serde_json::json!({"rule": {"family": "inet", "table": "clawgress", "chain": "input",
+            "handle": 99, "expr": [{"statement of the future": {"x": 1}}]}});
+        assert!(altered(|objects| objects.push(rule)).loaded);
+    }
+}
