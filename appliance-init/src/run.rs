@@ -261,32 +261,40 @@ impl Keeper {
     /// What is not up, or cannot prove itself any more, loses its step; `advance` then wins it back.
     async fn watch_daemons(&mut self) {
         self.looks += 1;
-        let Some(bus) = self.bus.clone() else { return };
+        let prove_all = self.looks.is_multiple_of(PROOF_EVERY);
         for daemon in ORDER {
             let started = since_boot_ms();
-            let state = match units::state(&bus, daemon.unit).await {
-                Ok(state) => state,
-                Err(error) => {
-                    self.bus = None;
-                    self.board.record("bus", started, Err(anyhow!("{error}")));
-                    return;
+            let must_prove = match self.unit(daemon).await {
+                Some(state) if !state.is_up() => {
+                    let lost = anyhow!("{} is {state}", daemon.unit);
+                    self.board.record(daemon.step, started, Err(lost));
+                    continue;
                 }
+                // Died and came back between two looks: up, but not yet known to work.
+                Some(state) => self
+                    .restarts
+                    .insert(daemon.step, state.restarts)
+                    .is_some_and(|before| before != state.restarts),
+                // Without the bus the daemons themselves are all there is to ask.
+                None => true,
             };
-            if !state.is_up() {
-                self.board.record(
-                    daemon.step,
-                    started,
-                    Err(anyhow!("{} is {state}", daemon.unit)),
-                );
-                continue;
-            }
-            // Died and came back between two looks: up, but not yet known to work.
-            let before = self.restarts.insert(daemon.step, state.restarts);
-            let restarted = before.is_some_and(|before| before != state.restarts);
-            if (restarted || self.looks.is_multiple_of(PROOF_EVERY))
+            if (must_prove || prove_all)
                 && let Err(error) = Box::pin(daemon.prove(&self.paths)).await
             {
                 self.board.record(daemon.step, started, Err(error));
+            }
+        }
+    }
+
+    /// What systemd says of the daemon; a bus that does not answer is given up and connected to anew.
+    async fn unit(&mut self, daemon: Daemon) -> Option<units::UnitState> {
+        let started = since_boot_ms();
+        match units::state(self.bus.as_ref()?, daemon.unit).await {
+            Ok(state) => Some(state),
+            Err(error) => {
+                self.bus = None;
+                self.board.record("bus", started, Err(anyhow!("{error}")));
+                None
             }
         }
     }

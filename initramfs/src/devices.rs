@@ -47,6 +47,15 @@ pub(crate) fn may_be_medium(name: &str) -> bool {
         && !name.starts_with("loop")
 }
 
+/// The whole disk that a partition belongs to; `None` for anything but a partition.
+pub(crate) fn disk_of(name: &str) -> Option<String> {
+    let device = fs::canonicalize(Path::new("/sys/class/block").join(name)).ok()?;
+    if !device.join("partition").exists() {
+        return None;
+    }
+    Some(device.parent()?.file_name()?.to_str()?.to_owned())
+}
+
 /// The device node of a block device; sysfs writes `!` for `/`.
 pub(crate) fn node(name: &str) -> String {
     format!("/dev/{}", name.replace('!', "/"))

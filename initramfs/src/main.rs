@@ -17,6 +17,7 @@ mod boot;
 mod cmdline;
 mod console;
 mod devices;
+mod drivers;
 mod failure;
 mod loopdev;
 mod modload;

@@ -4,13 +4,13 @@
 //! that hangs delays nobody; this thread only listens and keeps the books. It sleeps until
 //! something happens, never for a fixed time.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread::{Builder, JoinHandle};
+use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use clawgress_initramfs::identity::ImageIdentity;
@@ -18,11 +18,14 @@ use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::devices;
+use crate::drivers::Drivers;
 use crate::modload::Loader;
 use crate::probe::{self, Outcome};
 use crate::superblock::FileSystem;
 use crate::uevent::{Listener, Received, Uevent};
 
+/// When to ask again whether a partition's disk has been looked at.
+const AFTER_THE_DISK: Duration = Duration::from_millis(50);
 /// How long looks at other devices may take once the medium is found.
 const LOOKS_END: Duration = Duration::from_millis(500);
 
@@ -37,9 +40,12 @@ pub(crate) struct Found {
 /// What the books say of one device.
 #[derive(Debug)]
 enum State {
-    /// A thread is looking; look once more afterwards if something changed meanwhile.
+    /// A thread is looking. Look `again` afterwards if something changed meanwhile, forget the
+    /// device if it is `gone`; what was seen `before` stays known.
     Looking {
         again: bool,
+        gone: bool,
+        before: Option<String>,
     },
     Settled {
         reason: String,
@@ -145,6 +151,18 @@ impl Search {
     }
 
     fn look(&mut self, name: String) {
+        let before = match self.books.remove(&name) {
+            Some(State::Settled { reason } | State::Later { reason, .. }) => Some(reason),
+            _ => None,
+        };
+        // A disk and its partitions exclude each other while mounted; trying anyway only makes
+        // the kernel complain.
+        let disk = devices::disk_of(&name).and_then(|disk| self.books.get(&disk));
+        if matches!(disk, Some(State::Looking { .. })) {
+            let reason = before.unwrap_or("not looked at yet".to_owned());
+            self.books.insert(name, later(reason, AFTER_THE_DISK));
+            return;
+        }
         let (identity, loader) = (Arc::clone(&self.identity), Arc::clone(&self.loader));
         let (taken, wake) = (Arc::clone(&self.taken), Arc::clone(&self.wake.1));
         let sender = self.results.0.clone();
@@ -155,7 +173,11 @@ impl Search {
             let _ = (&*wake).write_all(&[0]);
         });
         let state = match thread {
-            Ok(_) => State::Looking { again: false },
+            Ok(_) => State::Looking {
+                again: false,
+                gone: false,
+                before,
+            },
             Err(error) => later(
                 format!("can't be looked at: {error}"),
                 Duration::from_secs(1),
@@ -166,22 +188,27 @@ impl Search {
 
     fn take_results(&mut self) -> Option<Found> {
         while let Ok((name, outcome)) = self.results.1.try_recv() {
-            let again = matches!(self.books.get(&name), Some(State::Looking { again: true }));
-            let state = match outcome {
-                Outcome::Ours(kind) => {
-                    self.books.remove(&name);
-                    return Some(Found { name, kind });
-                }
-                // Something changed during the look.
-                Outcome::Settled(reason) | Outcome::Later(reason, _) if again => {
-                    later(reason, Duration::ZERO)
-                }
-                Outcome::Settled(reason) => State::Settled { reason },
-                Outcome::Later(reason, pause) => later(reason, pause),
+            let (again, gone) = match self.books.remove(&name) {
+                Some(State::Looking { again, gone, .. }) => (again, gone),
+                _ => (false, true),
             };
-            // A device that was unplugged during the look has left the books.
-            if let Some(entry) = self.books.get_mut(&name) {
-                *entry = state;
+            match outcome {
+                Outcome::Ours(kind) if !gone => return Some(Found { name, kind }),
+                Outcome::Ours(_) => {
+                    // Pulled out again: the next one that has the image may have the place.
+                    probe::unmount(&probe::mount_point(&name));
+                    self.taken.store(false, Ordering::SeqCst);
+                }
+                _ if gone => {}
+                Outcome::Settled(reason) | Outcome::Later(reason, _) if again => {
+                    self.books.insert(name, later(reason, Duration::ZERO));
+                }
+                Outcome::Settled(reason) => {
+                    self.books.insert(name, State::Settled { reason });
+                }
+                Outcome::Later(reason, pause) => {
+                    self.books.insert(name, later(reason, pause));
+                }
             }
         }
         None
@@ -237,7 +264,9 @@ impl Search {
 
     fn act(&mut self, event: Uevent) {
         if event.action == "remove" {
-            if event.subsystem == "block" {
+            if let Some(State::Looking { gone, .. }) = self.books.get_mut(&event.name) {
+                *gone = true;
+            } else if event.subsystem == "block" {
                 self.books.remove(&event.name);
             }
             return;
@@ -249,7 +278,7 @@ impl Search {
             return;
         }
         match self.books.get_mut(&event.name) {
-            Some(State::Looking { again }) => *again = true,
+            Some(State::Looking { again, gone, .. }) => (*again, *gone) = (true, false),
             // A mount or unmount of ours announces itself as a change, too; what is settled
             // changes only if the medium does.
             Some(State::Settled { .. }) if event.action != "change" => {}
@@ -288,7 +317,9 @@ impl Search {
             .iter()
             .map(|(name, state)| {
                 let reason = match state {
-                    State::Looking { .. } => "does not answer".to_owned(),
+                    State::Looking { before, .. } => {
+                        before.clone().unwrap_or("does not answer".to_owned())
+                    }
                     State::Settled { reason } | State::Later { reason, .. } => reason.clone(),
                 };
                 (devices::node(name), reason)
@@ -302,74 +333,5 @@ fn later(reason: String, pause: Duration) -> State {
     State::Later {
         reason,
         due: now.checked_add(pause).unwrap_or(now),
-    }
-}
-
-/// The thread that loads drivers.
-#[derive(Debug)]
-struct Drivers {
-    requests: Option<Sender<Request>>,
-    enough: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-#[derive(Debug)]
-enum Request {
-    Device(String),
-    ColdPlug,
-}
-
-impl Drivers {
-    fn start(loader: Arc<Loader>) -> io::Result<Self> {
-        let (sender, receiver) = channel();
-        let enough = Arc::new(AtomicBool::new(false));
-        let stop = Arc::clone(&enough);
-        let thread = Builder::new().stack_size(512 * 1024).spawn(move || {
-            let mut seen = BTreeSet::new();
-            while let Ok(request) = receiver.recv() {
-                let wanted = match request {
-                    Request::Device(modalias) => vec![modalias],
-                    Request::ColdPlug => devices::modaliases(),
-                };
-                for modalias in wanted {
-                    if stop.load(Ordering::SeqCst) {
-                        return;
-                    }
-                    if seen.insert(modalias.clone()) {
-                        loader.load(&modalias);
-                    }
-                }
-            }
-        })?;
-        let drivers = Self {
-            requests: Some(sender),
-            enough,
-            thread: Some(thread),
-        };
-        drivers.cold_plug();
-        Ok(drivers)
-    }
-
-    fn load(&self, modalias: String) {
-        self.send(Request::Device(modalias));
-    }
-
-    fn cold_plug(&self) {
-        self.send(Request::ColdPlug);
-    }
-
-    fn send(&self, request: Request) {
-        if let Some(requests) = &self.requests {
-            let _ = requests.send(request);
-        }
-    }
-
-    /// Lets the module being loaded finish: killing its thread could leave hardware half set up.
-    fn stop(&mut self) {
-        self.enough.store(true, Ordering::SeqCst);
-        self.requests = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
     }
 }

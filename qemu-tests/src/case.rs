@@ -103,13 +103,12 @@ impl Case {
     }
 }
 
-/// `target/vm-logs`, found from where this test binary lies.
+/// `target/vm-logs`, found from where this program lies: `target/debug/deps/` if it is a test, else `target/debug/`.
 fn logs_root() -> PathBuf {
-    let binary =
-        std::env::current_exe().unwrap_or_else(|error| panic!("finding this test: {error}"));
-    binary
-        .ancestors()
-        .nth(3)
-        .unwrap_or(Path::new("."))
-        .join("vm-logs")
+    let program =
+        std::env::current_exe().unwrap_or_else(|error| panic!("finding this program: {error}"));
+    let directory = program.parent().unwrap_or(Path::new("."));
+    let up = if directory.ends_with("deps") { 2 } else { 1 };
+    let target = directory.ancestors().nth(up);
+    target.unwrap_or(directory).join("vm-logs")
 }

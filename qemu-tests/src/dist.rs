@@ -6,6 +6,10 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::error::{Error, IoContext, Result};
+use crate::process;
+
+/// Where the boot menu lies on the ISO.
+const MENU: &str = "/boot/grub/grub.cfg";
 
 /// The directory that `cargo xtask image` wrote.
 #[derive(Clone, Debug)]
@@ -14,6 +18,8 @@ pub struct Dist {
     pub squashfs: PathBuf,
     pub kernel: PathBuf,
     pub initrd: PathBuf,
+    /// What the boot menu's first entry says to the kernel, without the words that make it quiet.
+    pub command_line: String,
     pub manifest: Value,
 }
 
@@ -53,8 +59,10 @@ impl Dist {
                 manifest_path.display()
             ))
         })?;
+        let iso = only_iso(directory)?;
         Ok(Self {
-            iso: only_iso(directory)?,
+            command_line: verbose(&menu(&iso)?)?,
+            iso,
             squashfs: file("root.squashfs")?,
             kernel: file("vmlinuz")?,
             initrd: file("initrd.img")?,
@@ -68,6 +76,31 @@ impl Dist {
             .as_str()
             .ok_or_else(|| Error::other(format!("the image's manifest.json has no text {key:?}")))
     }
+}
+
+/// The text of the boot menu on the ISO.
+fn menu(iso: &Path) -> Result<String> {
+    let scratch = tempfile::tempdir().doing("making a scratch directory for the menu of", iso)?;
+    let path = scratch.path().join("grub.cfg");
+    let (from, to) = (iso.display().to_string(), path.display().to_string());
+    let mut arguments = process::words("xorriso -no_rc -osirrox on -indev");
+    arguments.extend([from, "-extract".to_owned(), MENU.to_owned(), to]);
+    process::run(&arguments)?;
+    fs::read_to_string(&path).doing("reading the menu taken from the ISO,", &path)
+}
+
+/// The kernel's words of the first entry; a test wants to see what it says.
+fn verbose(menu: &str) -> Result<String> {
+    let line = menu
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("linux "))
+        .ok_or_else(|| Error::other(format!("{MENU} on the ISO starts no kernel:\n{menu}")))?;
+    let words: Vec<&str> = line
+        .split_whitespace()
+        .skip(1)
+        .filter(|word| *word != "quiet" && !word.starts_with("loglevel="))
+        .collect();
+    Ok(words.join(" "))
 }
 
 fn only_iso(directory: &Path) -> Result<PathBuf> {
@@ -85,5 +118,18 @@ fn only_iso(directory: &Path) -> Result<PathBuf> {
             directory.display(),
             others.len()
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_entry_speaks_up() {
+        let menu = "set timeout=2\nmenuentry 'A' {\n  linux /k/vmlinuz console=ttyS0 panic=30 quiet loglevel=4\n}\n\
+                    menuentry 'B' {\n  linux /k/vmlinuz other\n}\n";
+        assert_eq!(verbose(menu).expect("a line"), "console=ttyS0 panic=30");
+        assert!(verbose("set timeout=2").is_err());
     }
 }

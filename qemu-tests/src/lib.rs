@@ -2,6 +2,8 @@
 //!
 //! A test describes a [`machine::Machine`], powers it on inside a [`case::case`], talks with the [`vm::Vm`], and may
 //! put it into a [`lab::Lab`]. Whatever a test starts ends with it; no image file is ever written to.
+//!
+//! `CLAWGRESS_TEST_JOURNAL=1` has quickly booted machines write their journal to the console, to see why one hangs.
 
 pub mod accel;
 pub mod agent;

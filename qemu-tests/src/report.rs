@@ -80,13 +80,16 @@ impl Vm {
                 return Ok(report.clone());
             }
             if Instant::now() > deadline {
+                let report = match report {
+                    Some(report) => format!("its boot report: {report:#?}"),
+                    None => format!("there is no boot report: {output:?}"),
+                };
+                let journal =
+                    self.run("journalctl --boot --priority warning --no-pager | tail -40")?;
                 return Err(Error::TimedOut {
                     wanted: "the box to be enforcing".to_owned(),
                     waited_s: limit.as_secs(),
-                    context: match report {
-                        Some(report) => format!("; its boot report: {report:#?}"),
-                        None => format!("; there is no boot report: {output:?}"),
-                    },
+                    context: format!("; {report}\nthe last warnings of its journal: {journal:?}"),
                 });
             }
             std::thread::sleep(Duration::from_millis(500));

@@ -53,7 +53,6 @@ pub(crate) fn switched_off(case: &Case, vm: &mut Vm) -> Result {
         "Failed unmounting",
         "Failed to unmount",
         "timed out",
-        "SIGKILL",
         "Kernel panic",
     ] {
         require!(!text.contains(words), "on its way it said {words:?}");

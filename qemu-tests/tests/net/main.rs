@@ -1,0 +1,7 @@
+//! Enforcement without a VM: the ruleset, the resolver and the front as the image ships them, run with this machine's
+//! own nft, named and haproxy inside namespaces. A packet that leaves is seen on a wire, not inferred from a counter.
+
+mod front;
+mod gateway;
+mod resolver;
+mod ruleset;
