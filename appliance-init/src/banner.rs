@@ -98,6 +98,9 @@ fn enforced(lines: &mut Vec<String>, report: &Report) {
             "Sealed and enforcing: no policy is committed, so nothing is forwarded and every name is denied.",
             "",
         ),
+        State::Sealed if report.broken().all(|step| step.name == "config") => {
+            lines.push("SEALED: nothing is forwarded while the configuration is wrong.".to_owned());
+        }
         State::Sealed => wrap(
             lines,
             "SEALED: nothing is forwarded until enforcement is whole again.",

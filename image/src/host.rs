@@ -24,7 +24,9 @@ pub(crate) enum Need {
     Haproxy,
     Cpio,
     Namespaces,
-    OpenSsl,
+    Curl,
+    ExtTools,
+    FatTools,
 }
 
 impl Need {
@@ -49,7 +51,9 @@ impl Need {
             Self::Haproxy => (&["/usr/sbin/haproxy"], "haproxy"),
             Self::Cpio => (&["/usr/bin/cpio", "/bin/cpio"], "cpio"),
             Self::Namespaces => (&["/usr/sbin/ip", "/sbin/ip", "/usr/bin/ip"], "iproute2"),
-            Self::OpenSsl => (&["/usr/bin/openssl"], "openssl"),
+            Self::Curl => (&["/usr/bin/curl"], "curl"),
+            Self::ExtTools => (&["/usr/sbin/mkfs.ext4", "/sbin/mkfs.ext4"], "e2fsprogs"),
+            Self::FatTools => (&["/usr/sbin/mkfs.vfat", "/sbin/mkfs.vfat"], "dosfstools"),
         }
     }
 
@@ -75,7 +79,9 @@ pub(crate) const TEST: &[Need] = &[
     Need::Haproxy,
     Need::Cpio,
     Need::Namespaces,
-    Need::OpenSsl,
+    Need::Curl,
+    Need::ExtTools,
+    Need::FatTools,
 ];
 
 /// Whether the person wants to be asked.
@@ -150,8 +156,6 @@ fn install(packages: &[&str], consent: Consent) -> Result<()> {
     let command = format!("apt-get install --yes --no-install-recommends {list}");
     let shell = Shell::new()?;
     shell.set_var("DEBIAN_FRONTEND", "noninteractive");
-    // A daemon that arrives as a test tool must not start serving on the build host.
-    shell.set_var("RUNLEVEL", "1");
     let sudo: &[&str] = if is_root() {
         &[]
     } else {
@@ -161,7 +165,7 @@ fn install(packages: &[&str], consent: Consent) -> Result<()> {
         if consent == Consent::Ask && !agreed()? {
             bail!("not installed: run the command above, then try again");
         }
-        &["sudo", "--preserve-env=DEBIAN_FRONTEND,RUNLEVEL"]
+        &["sudo", "--preserve-env=DEBIAN_FRONTEND"]
     };
     println!("installing {list}");
     let run = |arguments: &[&str]| -> Result<()> {
@@ -193,11 +197,29 @@ fn install(packages: &[&str], consent: Consent) -> Result<()> {
         "--no-install-recommends",
     ];
     arguments.extend_from_slice(packages);
+    // A daemon that arrives as a test tool must not start serving on the build host, now or after a reboot.
+    let units: Vec<&str> = DAEMONS
+        .iter()
+        .filter(|(package, _)| {
+            packages.contains(package) && Path::new("/run/systemd/system").exists()
+        })
+        .map(|(_, unit)| *unit)
+        .collect();
+    for unit in &units {
+        run(&["systemctl", "mask", "--runtime", unit])?;
+    }
     run(&arguments).or_else(|error| match updated {
         Ok(()) => Err(error),
         Err(update) => Err(error.context(update)),
-    })
+    })?;
+    for unit in &units {
+        run(&["systemctl", "disable", unit])?;
+    }
+    Ok(())
 }
+
+/// Packages that bring a daemon which would start by itself, and its unit.
+const DAEMONS: &[(&str, &str)] = &[("bind9", "named.service"), ("haproxy", "haproxy.service")];
 
 fn agreed() -> Result<bool> {
     if !std::io::stdin().is_terminal() {

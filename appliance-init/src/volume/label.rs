@@ -173,5 +173,3 @@ mod tests {
         }
     }
 }
-#[cfg(test)]
-mod oneoff { #[test] fn real() { for e in std::fs::read_dir("/tmp/smoke/vols").unwrap().flatten() { if e.path().is_file() { eprintln!("{:?} {:?}", e.path(), super::label(&mut std::fs::File::open(e.path()).unwrap())); } } } }

@@ -9,10 +9,10 @@ use clap::{Args, ValueEnum};
 use xshell::{Shell, cmd};
 
 use super::Which;
+use crate::assemble;
 use crate::base::{Base, Flavour};
 use crate::binaries::project_root;
 use crate::host::{self, Consent};
-use crate::{assemble, binaries};
 
 /// Run the tests: all of the gate, or the groups named. Builds the images that they boot.
 #[derive(Debug, Args)]
@@ -75,7 +75,10 @@ impl Test {
                     self.cargo(&mut tally, "unit", &rooms, &[]);
                 }
                 Group::Image => self.image(&mut tally, &base, full)?,
-                Group::Net => self.net(&mut tally)?,
+                Group::Net => {
+                    let daemons = ["--package", "qemu-tests", "--test", "net"];
+                    self.cargo(&mut tally, "net", &daemons, &[]);
+                }
                 Group::Vm => self.vm(&mut tally, &base, full)?,
                 Group::Full => {}
             }
@@ -107,19 +110,6 @@ impl Test {
             "image",
             &["--package", "xtask", "--test", "artifacts"],
             &environment,
-        );
-        Ok(())
-    }
-
-    fn net(&self, tally: &mut Tally) -> Result<()> {
-        // The daemons under test are the ones that go into the image.
-        let built = binaries::build()?;
-        drop(built);
-        self.cargo(
-            tally,
-            "net",
-            &["--package", "qemu-tests", "--test", "net"],
-            &[],
         );
         Ok(())
     }
