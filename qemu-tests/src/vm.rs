@@ -186,8 +186,7 @@ impl Vm {
             "file": {"driver": "file", "filename": file, "read-only": true},
         });
         self.qmp.execute("blockdev-add", &node)?;
-        let device =
-            json!({"driver": "virtio-blk-pci", "bus": "slot", "drive": "plugged", "id": "plugged"});
+        let device = json!({"driver": "virtio-blk-pci", "bus": "free-slot", "drive": "plugged", "id": "plugged"});
         self.qmp.execute("device_add", &device).map(drop)
     }
 

@@ -67,7 +67,7 @@ impl Machine {
             line.pair("-append", &format!("{}{journal}", direct.append));
         }
         if self.hot_plug {
-            line.pair("-device", "pcie-root-port,id=slot,chassis=1");
+            line.pair("-device", "pcie-root-port,id=free-slot,chassis=1");
         }
         self.add_media(&mut line);
         self.add_nics(&mut line);

@@ -73,6 +73,22 @@ fn not_one_packet_of_an_agent_gets_out() {
                 comes_back(&mut vm, daemon)
             });
         }
+        case.check("the console told of each that matters", || {
+            let text = vm.serial().text();
+            for step in ["named", "haproxy", "policy"] {
+                let words = format!("the box is now sealed: {step}");
+                require!(text.contains(&words), "the console never said {words:?}");
+            }
+            Ok(())
+        });
+        case.check("a ruleset that is flushed is loaded again", || {
+            vm.run_ok("nft flush ruleset")?;
+            heals(&mut vm, "nft list chain inet clawgress forward")
+        });
+        case.check("forwarding that is switched on is switched off", || {
+            vm.run_ok("sysctl -w net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")?;
+            heals(&mut vm, "[ $(sysctl -n net.ipv4.ip_forward)$(sysctl -n net.ipv6.conf.all.forwarding) = 00 ]")
+        });
         case.check("no unit has failed", || no_unit_has_failed(&mut vm));
         case.check("the attack has reached the box's kernel", || {
             let counter = vm.run_ok("nft list counter inet clawgress dropped_transit")?;
@@ -168,6 +184,13 @@ fn comes_back(vm: &mut Vm, unit: &str) -> Result {
         Duration::from_secs(10),
     )?;
     vm.wait_enforcing().map(drop)
+}
+
+/// Ruleset and forwarding are two walls. One was torn down by root; it must be up again by itself, and all well.
+fn heals(vm: &mut Vm, whole: &str) -> Result {
+    vm.run_until_ok(whole, Duration::from_secs(10))?;
+    vm.wait_enforcing()?;
+    the_kernel_is_sealed(vm)
 }
 
 /// The capture works and the box was awake: it asked for an address and for the time.

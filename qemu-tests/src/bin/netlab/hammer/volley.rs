@@ -146,9 +146,10 @@ impl Settings {
         }
     }
 
+    /// A foreign source: past a filter by address, or to have the box answer to somebody outside.
     fn spoofed(&self, round: u16, frames: &mut Vec<Vec<u8>>) {
         for spoof in &self.spoof {
-            for target in &self.target {
+            for target in self.target.iter().chain([&self.box_address]) {
                 let ip = Ip::V4(*spoof, *target);
                 let datagram = udp(&ip, 40_000, DNS, self.marker());
                 frames.push(self.through_box(&ip, UDP, &datagram));
