@@ -51,16 +51,15 @@ impl Board {
     /// Writes both files; a full /run is worth a line in the journal, not the end of the boot.
     fn publish(&self, inner: &Inner) {
         let json = serde_json::to_vec(&inner.report).unwrap_or_default();
-        let mut written = atomic::write(&self.paths.report(), &json, 0o644, None);
-        if inner.report.state != State::Starting {
+        // The banner first: who reads in the report that the boot has ended shows the banner next.
+        let shown = if inner.report.state == State::Starting {
+            let _ = std::fs::remove_file(self.paths.banner());
+            Ok(())
+        } else {
             let text = banner(&inner.report, &inner.facts);
-            written = written.and(atomic::write(
-                &self.paths.banner(),
-                text.as_bytes(),
-                0o644,
-                None,
-            ));
-        }
+            atomic::write(&self.paths.banner(), text.as_bytes(), 0o644, None)
+        };
+        let written = shown.and(atomic::write(&self.paths.report(), &json, 0o644, None));
         if let Err(error) = written {
             eprintln!("publishing the boot report: {error:#}");
         }

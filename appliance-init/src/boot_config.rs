@@ -1,6 +1,7 @@
 //! The boot configuration: where it comes from, and what it makes of the network.
 //!
-//! The committed one on this machine counts; a volume only while there is none. Nothing here is ever written.
+//! The committed one on this machine counts; a volume only while there is none. Neither is ever
+//! written to; what a boot has taken is noted under /run, for the rest of that boot.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,10 @@ use clawgress_config::{Document, MAX_BYTES, System};
 
 use crate::network::Plan;
 use crate::paths::Paths;
-use crate::{atomic::read_bounded, volume};
+use crate::{
+    atomic::{self, read_bounded},
+    volume,
+};
 
 /// How long device discovery may still take before a boot without a volume goes on.
 const DISCOVERY: Duration = Duration::from_secs(3);
@@ -40,12 +44,47 @@ pub(crate) async fn read(paths: &Paths) -> BootConfig {
     }
 }
 
+/// What this boot has taken once, it keeps: a restart of this program must not meet another volume, or none.
 async fn find(paths: &Paths) -> Result<Option<(String, Vec<u8>)>> {
+    let kept = paths.taken_config();
+    if kept.exists() {
+        let text = std::fs::read(&kept).with_context(|| format!("reading {}", kept.display()))?;
+        let end = text.iter().position(|byte| *byte == b'\n');
+        return Ok(end.map(|end| {
+            let source = String::from_utf8_lossy(&text[..end]).into_owned();
+            (source, text[end + 1..].to_vec())
+        }));
+    }
+    let found = seek(paths).await?;
+    let text = found.as_ref().map_or_else(Vec::new, |(source, bytes)| {
+        [source.as_bytes(), b"\n", bytes].concat()
+    });
+    // A full /run is no reason to be without network; a restart would then look again.
+    let noted = std::fs::create_dir_all(paths.run())
+        .map_err(anyhow::Error::from)
+        .and_then(|()| atomic::write(&kept, &text, 0o600, None));
+    if let Err(error) = noted {
+        eprintln!(
+            "noting the boot configuration in {}: {error:#}",
+            kept.display()
+        );
+    }
+    Ok(found)
+}
+
+async fn seek(paths: &Paths) -> Result<Option<(String, Vec<u8>)>> {
     let committed = paths.boot_config();
     // A link without a target is a broken configuration, not an absent one.
-    if committed.symlink_metadata().is_ok() {
-        let bytes = read_bounded(&committed, MAX_BYTES as u64)?;
-        return Ok(Some((committed.display().to_string(), bytes)));
+    match committed.symlink_metadata() {
+        Ok(_) => {
+            let bytes = read_bounded(&committed, MAX_BYTES as u64)?;
+            return Ok(Some((committed.display().to_string(), bytes)));
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        // A disk that cannot be read may hold a configuration: a volume must not take its place.
+        Err(error) => {
+            return Err(error).with_context(|| format!("looking for {}", committed.display()));
+        }
     }
     let Some(found) = wait_for_volume(paths).await? else {
         return Ok(None);
@@ -172,6 +211,14 @@ mod tests {
             "{:?}",
             config.warnings
         );
+    }
+
+    #[tokio::test]
+    async fn a_boot_keeps_the_one_it_took() {
+        let (_dir, paths) = with("system { host-name gw1 }");
+        assert_eq!(read(&paths).await.system.host_name, "gw1");
+        std::fs::write(paths.boot_config(), "system { host-name other }").unwrap();
+        assert_eq!(read(&paths).await.system.host_name, "gw1");
     }
 
     #[tokio::test]

@@ -18,11 +18,13 @@ use crate::seal;
 const LOOK: Duration = Duration::from_secs(5);
 
 pub(crate) async fn watch(paths: Paths, board: Arc<Board>) {
+    // Before the first seal there is nothing to lose; the boot itself keeps trying.
+    let mut was_sealed = false;
     loop {
         sleep(LOOK).await;
         forwarding(&paths, &board);
-        // Before the first seal there is nothing to lose; the boot itself keeps trying.
-        if board.is_ok("seal") {
+        was_sealed |= board.is_ok("seal");
+        if was_sealed {
             rules(&paths, &board).await;
         }
     }

@@ -37,6 +37,10 @@ impl Paths {
         run = "run/clawgress";
         report = "run/clawgress/boot.json";
         banner = "run/clawgress/banner";
+        /// There once this program has run in this boot.
+        started = "run/clawgress/started";
+        /// The boot configuration that this boot took: its source on the first line, then its text.
+        taken_config = "run/clawgress/taken.boot";
         socket = "run/clawgress/init.sock";
         /// Which consoles a login owns, and which have been shown the banner.
         consoles = "run/clawgress/console";

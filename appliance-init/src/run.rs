@@ -67,6 +67,11 @@ async fn watchdog() {
 }
 
 async fn boot(paths: Paths) -> std::convert::Infallible {
+    // A second run of this boot: networkd runs already, on what the first one rendered.
+    let again = paths.started().exists();
+    if let Err(error) = std::fs::write(paths.started(), "") {
+        eprintln!("writing {}: {error}", paths.started().display());
+    }
     let release = Release::read(&paths);
     let board = Arc::new(Board::new(&paths, &release, Consoles::open(&paths)));
     board.step("seal", seal::close(&paths)).await;
@@ -95,7 +100,7 @@ async fn boot(paths: Paths) -> std::convert::Infallible {
     let mut keeper = Keeper {
         certificate: None,
         bus: None,
-        reload_network: false,
+        reload_network: again,
         restarts: HashMap::new(),
         looks: 0,
         volume_missed: config.volume_missed,
@@ -138,6 +143,7 @@ impl Keeper {
         let mut patience = Patience::Boot;
         loop {
             let whole = self.advance(patience).await;
+            self.board.refresh_addresses();
             patience = Patience::Watch;
             let status = if whole {
                 "every daemon proves itself"
@@ -154,7 +160,6 @@ impl Keeper {
             if whole {
                 self.watch_daemons().await;
             }
-            self.board.refresh_addresses();
             self.late_volume().await;
         }
     }
@@ -162,6 +167,9 @@ impl Keeper {
     /// Attempts, in order, every step that has not succeeded; stops at the first that does not now.
     async fn advance(&mut self, patience: Patience) -> bool {
         if !self.board.is_ok("seal") && !self.board.step("seal", seal::close(&self.paths)).await {
+            // Renders every card down, and tells networkd.
+            self.network().await;
+            self.bus().await;
             return false;
         }
         if !self.board.is_ok("network") && !self.network().await {
@@ -171,6 +179,8 @@ impl Keeper {
             return false;
         }
         for daemon in ORDER {
+            // The banner that the last step brings up shows what the cards have got by then.
+            self.board.refresh_addresses();
             if !self.board.is_ok(daemon.step) && !self.daemon(daemon, patience).await {
                 return false;
             }
@@ -260,6 +270,11 @@ impl Keeper {
 
     /// What is not up, or cannot prove itself any more, loses its step; `advance` then wins it back.
     async fn watch_daemons(&mut self) {
+        if let Some(bus) = &self.bus
+            && units::is_stopping(bus).await.unwrap_or(false)
+        {
+            return;
+        }
         self.looks += 1;
         let prove_all = self.looks.is_multiple_of(PROOF_EVERY);
         for daemon in ORDER {

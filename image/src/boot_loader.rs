@@ -30,6 +30,7 @@ const MODULES: &[&str] = &[
     "part_msdos",
     "read",
     "reboot",
+    "regexp",
     "halt",
     "search",
     "search_fs_file",
@@ -59,11 +60,7 @@ pub(crate) struct BootImages {
 pub(crate) fn make(base: &Base, image_id: &str, epoch: u32) -> Result<BootImages> {
     let tools = Tools::unpack(base)?;
     let step = Step::begin("making the boot images");
-    // The marker is found by the image's identity: another medium beside this one is never taken for it.
-    let early = format!(
-        "search --no-floppy --set=root --file {}\nset prefix=($root)/boot/grub\nconfigfile $prefix/grub.cfg\n",
-        marker(image_id)
-    );
+    let early = early(image_id);
     let bios_cd = tools.image("i386-pc-eltorito", &early, BIOS_MODULES)?;
     let bios_disk = std::fs::read(tools.directory.path().join("i386-pc/boot_hybrid.img"))
         .context("reading the base's boot_hybrid.img")?;
@@ -78,6 +75,19 @@ pub(crate) fn make(base: &Base, image_id: &str, epoch: u32) -> Result<BootImages
         efi_partition,
         efi_application,
     })
+}
+
+/// What GRUB does before it can read the menu. It looks first on the very disk that the firmware started it from (under
+/// UEFI that is known by one of its partitions), so that no other medium can offer another menu; and everywhere only
+/// if that disk does not have the marker of this image.
+fn early(image_id: &str) -> String {
+    format!(
+        "regexp --set=1:disk '^([^,]*)' $root\n\
+         search --no-floppy --hint=$root --hint=$disk --set=root --file {}\n\
+         set prefix=($root)/boot/grub\n\
+         configfile $prefix/grub.cfg\n",
+        marker(image_id)
+    )
 }
 
 /// The file by which GRUB finds its medium.
@@ -102,7 +112,7 @@ pub(crate) fn menu(version: &str, base: &str) -> String {
         (" (verbose)", "loglevel=7 systemd.show_status=1"),
         (
             " (rescue shell before the root is entered)",
-            "loglevel=7 clawgress.rescue",
+            "loglevel=7 clawgress.rescue=switch",
         ),
     ];
     for (note, words) in entries {
@@ -118,7 +128,8 @@ pub(crate) fn menu(version: &str, base: &str) -> String {
 }
 
 /// What every boot of the image says to the kernel.
-pub(crate) const COMMAND_LINE: &str = "console=tty0 console=ttyS0,115200 net.ifnames=0 panic=30";
+pub(crate) const COMMAND_LINE: &str =
+    "console=tty0 console=ttyS0,115200 net.ifnames=0 panic=30 systemd.import_credentials=no";
 
 struct Tools {
     /// Holds the modules and `boot_hybrid.img`, by platform.
@@ -310,11 +321,12 @@ fn fat(files: &[(&str, &[u8])], epoch: u32) -> Result<Vec<u8>> {
 /// Boot images cost seconds and seldom change: kept by what determines them.
 pub(crate) fn cached(base: &Base, image_id: &str, epoch: u32) -> Result<BootImages> {
     let key = Key::default()
-        .add("boot images 1")
+        .add("boot images 2")
         .add(&base.name)
         .add(image_id)
         .add(epoch.to_le_bytes())
-        .add(MODULES.join(","))
+        .add([MODULES, BIOS_MODULES, EFI_MODULES].concat().join(","))
+        .add(early(image_id))
         .add(cache::digest_of(&fetch::tar(base, &Set::BootLoader)?)?);
     let path = cache::entry("boot-images", "bin", key, |path| {
         let images = make(base, image_id, epoch)?;

@@ -36,6 +36,7 @@ pub(crate) fn check(tree: &Tree, base: &Base) -> Result<()> {
         leftovers(path, &node.kind, &mut wrong);
     }
     unit_links(tree, &mut wrong);
+    passwords(tree, &mut wrong);
     service_users(tree, base, &mut wrong);
     claims(tree, base, &mut wrong);
     if wrong.is_empty() {
@@ -105,6 +106,20 @@ fn unit_links(tree: &Tree, wrong: &mut Vec<String>) {
                     "/{path} is a unit link to {target}, which is not there"
                 ));
             }
+        }
+    }
+}
+
+/// No account may be entered with a password: none is shipped, and an empty one would let anybody in.
+fn passwords(tree: &Tree, wrong: &mut Vec<String>) {
+    for line in tree.text("etc/shadow").unwrap_or_default().lines() {
+        let mut fields = line.split(':');
+        let (name, password) = (
+            fields.next().unwrap_or_default(),
+            fields.next().unwrap_or_default(),
+        );
+        if !password.starts_with(['!', '*']) {
+            wrong.push(format!("/etc/shadow: the account {name} is not locked"));
         }
     }
 }
@@ -324,6 +339,20 @@ mod tests {
                     .unwrap()
             },
             &["bind"],
+        );
+    }
+
+    #[test]
+    fn accounts_that_a_password_opens() {
+        refused(
+            |tree| {
+                tree.put(
+                    "etc/shadow",
+                    Node::file(*b"root:*:1::::::\nops::1::::::\n", 0o640),
+                )
+                .unwrap()
+            },
+            &["ops", "not locked"],
         );
     }
 

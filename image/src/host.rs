@@ -208,9 +208,9 @@ fn install(packages: &[&str], consent: Consent) -> Result<()> {
     for unit in &units {
         run(&["systemctl", "mask", "--runtime", unit])?;
     }
-    run(&arguments).or_else(|error| match updated {
-        Ok(()) => Err(error),
-        Err(update) => Err(error.context(update)),
+    run(&arguments).map_err(|error| match updated {
+        Ok(()) => error,
+        Err(update) => error.context(update),
     })?;
     for unit in &units {
         run(&["systemctl", "disable", unit])?;

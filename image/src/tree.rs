@@ -192,20 +192,17 @@ impl Tree {
             }
             done.push(part);
             let here = done.join("/");
-            match &self.nodes.get(&here)?.kind {
-                Kind::Symlink(target) => {
-                    hops += 1;
-                    if hops > 40 {
-                        return None;
-                    }
-                    if target.starts_with('/') {
-                        done.clear();
-                    } else {
-                        done.pop();
-                    }
-                    pending.extend(parts(target));
+            if let Kind::Symlink(target) = &self.nodes.get(&here)?.kind {
+                hops += 1;
+                if hops > 40 {
+                    return None;
                 }
-                _ => continue,
+                if target.starts_with('/') {
+                    done.clear();
+                } else {
+                    done.pop();
+                }
+                pending.extend(parts(target));
             }
         }
         Some(done.join("/"))

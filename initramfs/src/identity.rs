@@ -7,7 +7,7 @@
 use std::io::{self, Read};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use sha2::{Digest, Sha256, Sha512_256};
 
 /// Bytes hashed as one piece: large enough to read fast, small enough to point at the damage.
 pub const CHUNK: u64 = 4 * 1024 * 1024;
@@ -36,7 +36,7 @@ pub struct ImageIdentity {
 pub struct SquashfsIdentity {
     pub size: u64,
     pub chunk: u64,
-    /// SHA-256 of each chunk in order, lowercase hex; the last chunk may be short.
+    /// [`chunk_digest`] of each chunk in order; the last chunk may be short.
     pub chunks: Vec<String>,
 }
 
@@ -55,7 +55,7 @@ impl ImageIdentity {
             }
             size = size.saturating_add(read as u64);
             whole.update(&buffer);
-            chunks.push(sha256_hex(&buffer));
+            chunks.push(chunk_digest(&buffer));
         }
         Ok(Self {
             version: version.to_owned(),
@@ -128,6 +128,12 @@ pub struct Artifact {
 }
 
 /// SHA-256 of `bytes` in lowercase hex.
+/// What is held against each chunk at every boot: SHA-512/256 in lowercase hex. As strong as SHA-256, and on 64-bit
+/// processors without instructions for either it needs little more than half the time.
+pub fn chunk_digest(bytes: &[u8]) -> String {
+    hex(&Sha512_256::digest(bytes))
+}
+
 pub fn sha256_hex(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
@@ -159,7 +165,10 @@ mod tests {
         assert_eq!(identity.squashfs.size, CHUNK + 5);
         assert_eq!(
             identity.squashfs.chunks,
-            [sha256_hex(&bytes[..CHUNK as usize]), sha256_hex(&[7; 5])]
+            [
+                chunk_digest(&bytes[..CHUNK as usize]),
+                chunk_digest(&[7; 5])
+            ]
         );
         assert_eq!(identity.defect(), None);
     }

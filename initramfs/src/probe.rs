@@ -9,7 +9,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use clawgress_initramfs::identity::{ImageIdentity, MANIFEST_ON_MEDIUM, Manifest, short_id};
+use clawgress_initramfs::identity::{
+    ImageIdentity, MANIFEST_ON_MEDIUM, Manifest, SQUASHFS_ON_MEDIUM, short_id,
+};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
@@ -160,7 +162,22 @@ fn judge(medium: &Path, kind: FileSystem, identity: &ImageIdentity) -> Outcome {
             clean(&manifest.version),
             clean(short_id(&manifest.image_id))
         )),
-        Ok(_) => Outcome::Ours(kind),
+        Ok(manifest) => match fs::symlink_metadata(medium.join(SQUASHFS_ON_MEDIUM)) {
+            Ok(found) if found.is_file() && found.len() == identity.squashfs.size => {
+                Outcome::Ours(kind)
+            }
+            // Only its name is right: another copy elsewhere may be whole.
+            Ok(found) => Outcome::Settled(format!(
+                "Clawgress {}, this image, but its {SQUASHFS_ON_MEDIUM} has {} bytes instead of {}",
+                clean(&manifest.version),
+                found.len(),
+                identity.squashfs.size
+            )),
+            Err(error) => Outcome::Settled(format!(
+                "Clawgress {}, this image, but its {SQUASHFS_ON_MEDIUM} can't be read: {error}",
+                clean(&manifest.version)
+            )),
+        },
         Err(error) => Outcome::Settled(format!(
             "{kind_name}, {MANIFEST_ON_MEDIUM} can't be understood: {error}"
         )),

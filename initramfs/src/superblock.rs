@@ -35,10 +35,11 @@ impl FileSystem {
         }
     }
 
-    /// Mount options; a journal must not be replayed on a disk that is only being looked at.
+    /// Mount options: a journal must not be replayed on a disk that is only being looked at, and its superblock must
+    /// not decide that an error in it is this machine's panic.
     pub(crate) fn options(self) -> Option<&'static str> {
         match self {
-            Self::Ext4 => Some("noload"),
+            Self::Ext4 => Some("noload,errors=continue"),
             Self::Iso9660 | Self::Vfat => None,
         }
     }

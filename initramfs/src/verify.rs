@@ -9,7 +9,7 @@ use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt;
 use std::sync::{Mutex, PoisonError};
 
-use clawgress_initramfs::identity::{SquashfsIdentity, sha256_hex, short_id};
+use clawgress_initramfs::identity::{SquashfsIdentity, chunk_digest, short_id};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
 /// What is wrong with the squashfs.
@@ -99,7 +99,7 @@ impl Work<'_> {
             let Some((offset, expected)) = self.read_next(&mut buffer) else {
                 return;
             };
-            let found = sha256_hex(&buffer);
+            let found = chunk_digest(&buffer);
             if found != *expected {
                 self.fail(VerifyError::Wrong {
                     offset,
@@ -162,7 +162,7 @@ mod tests {
         let bytes: Vec<u8> = (0..size).map(|at| (at * 31 % 251) as u8).collect();
         let mut identity = ImageIdentity::from_bytes("1", &bytes).unwrap().squashfs;
         identity.chunk = chunk;
-        identity.chunks = bytes.chunks(chunk as usize).map(sha256_hex).collect();
+        identity.chunks = bytes.chunks(chunk as usize).map(chunk_digest).collect();
         (bytes, identity)
     }
 

@@ -97,8 +97,9 @@ pub(crate) fn read_config(paths: &Paths, found: &Found, most: u64) -> Result<Opt
         .create(&target)
         .with_context(|| format!("creating {}", target.display()))?;
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-    // A journal that was not replayed stays so: replaying would write.
-    let options = (found.kind == "ext4").then_some("noload");
+    // A journal that was not replayed stays so: replaying would write. And an error in a stranger's file system is no
+    // reason to panic, whatever its superblock says.
+    let options = (found.kind == "ext4").then_some("noload,errors=continue");
     mount(
         Some(&found.device),
         &target,

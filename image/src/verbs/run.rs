@@ -1,6 +1,5 @@
 //! `cargo xtask run`: the appliance in QEMU, its console in this terminal.
 
-use std::io::{IsTerminal, Write};
 use std::net::TcpListener;
 use std::path::Path;
 
@@ -10,6 +9,7 @@ use qemu_tests::accel::Accelerator;
 use xshell::{Shell, cmd};
 
 use super::Which;
+use crate::assemble::Dist;
 use crate::host::{self, Consent};
 
 /// Build what is stale and boot the ISO in QEMU: console in this terminal, three cards, ports forwarded.
@@ -65,94 +65,15 @@ impl Run {
         let volume = scratch.path().join("clawgress-cfg.img");
         config_volume(&volume, &config)?;
 
-        let forwards = [
-            Forward {
-                what: "proxy",
-                card: "lan",
-                host: free_port(3128)?,
-                guest: 3128,
-            },
-            Forward {
-                what: "SSH",
-                card: "management",
-                host: free_port(2222)?,
-                guest: 22,
-            },
-            Forward {
-                what: "web and API",
-                card: "management",
-                host: free_port(8443)?,
-                guest: 443,
-            },
-        ];
-        println!(
-            "Clawgress {} on {} boots now; its console follows.",
-            dist.manifest.version, dist.manifest.base
-        );
-        println!("  cards: eth0 wan, eth1 lan, eth2 management");
-        for forward in &forwards {
-            println!(
-                "  127.0.0.1:{} → port {} on the {} card ({})",
-                forward.host, forward.guest, forward.card, forward.what
-            );
-        }
-        println!(
-            "  (the appliance answers on its cards once a credential and a policy exist: until then it is sealed)"
-        );
-        println!("  leave: type poweroff, or Ctrl-A X");
-        std::io::stdout().flush()?;
-
+        let forwards = forwards()?;
+        announce(&dist, &forwards);
         let accelerator = Accelerator::probe(&dist.file("vmlinuz"), &dist.file("initrd.img"))?;
-        let iso = dist.iso();
         let memory = self.memory.to_string();
-        let on = |card: &str| -> String {
-            forwards
-                .iter()
-                .filter(|forward| forward.card == card)
-                .map(|forward| {
-                    format!(",hostfwd=tcp:127.0.0.1:{}-:{}", forward.host, forward.guest)
-                })
-                .collect()
-        };
-        let lan = format!(
-            "user,id=lan,net=10.0.3.0/24,dhcpstart=10.0.3.15{}",
-            on("lan")
-        );
-        let management = format!(
-            "user,id=management,net=10.0.4.0/24,dhcpstart=10.0.4.15{}",
-            on("management")
-        );
-        let mut arguments: Vec<String> = [
-            "-machine",
-            "q35",
-            "-smp",
-            "2",
-            "-m",
-            &memory,
-            "-nographic",
-            "-no-reboot",
-            "-boot",
-            "order=d",
-            "-netdev",
-            "user,id=wan",
-            "-device",
-            "virtio-net-pci,netdev=wan,romfile=",
-            "-netdev",
-            &lan,
-            "-device",
-            "virtio-net-pci,netdev=lan,romfile=",
-            "-netdev",
-            &management,
-            "-device",
-            "virtio-net-pci,netdev=management,romfile=",
-            "-device",
-            "virtio-rng-pci",
-        ]
-        .iter()
-        .map(|word| (*word).to_owned())
-        .collect();
-        arguments.extend(accelerator.qemu_arguments().map(str::to_owned));
-        arguments.extend(["-cdrom".to_owned(), iso.display().to_string()]);
+        let mut arguments = words(&["-machine", "q35", "-smp", "2", "-m", &memory, "-nographic"]);
+        arguments.extend(words(&["-boot", "order=d", "-device", "virtio-rng-pci"]));
+        arguments.extend(words(&accelerator.qemu_arguments()));
+        arguments.extend(cards(&forwards));
+        arguments.extend(["-cdrom".to_owned(), dist.iso().display().to_string()]);
         arguments.extend([
             "-drive".to_owned(),
             format!("file={},format=raw,if=virtio,readonly=on", volume.display()),
@@ -161,15 +82,74 @@ impl Run {
             arguments.extend(firmware(scratch.path())?);
         }
         let shell = Shell::new()?;
-        cmd!(shell, "qemu-system-x86_64 {arguments...}")
-            .quiet()
-            .run()
-            .context("running the virtual machine")?;
-        if std::io::stdout().is_terminal() {
-            println!("The appliance is off.");
+        // Not through the shell's own `run`: the terminal's input belongs to the machine.
+        let status = std::process::Command::from(cmd!(shell, "qemu-system-x86_64 {arguments...}"))
+            .status()
+            .context("starting qemu-system-x86_64")?;
+        if !status.success() {
+            bail!("the virtual machine ended with {status}: its reason stands above");
         }
+        println!("The appliance is off.");
         Ok(())
     }
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+fn forwards() -> Result<[Forward; 3]> {
+    let forward = |what, card, wished, guest| -> Result<Forward> {
+        Ok(Forward {
+            what,
+            card,
+            host: free_port(wished)?,
+            guest,
+        })
+    };
+    Ok([
+        forward("proxy", "lan", 3128, 3128)?,
+        forward("SSH", "management", 2222, 22)?,
+        forward("web and API", "management", 8443, 443)?,
+    ])
+}
+
+fn announce(dist: &Dist, forwards: &[Forward]) {
+    println!(
+        "Clawgress {} on {} boots now; its console follows.",
+        dist.manifest.version, dist.manifest.base
+    );
+    println!("  cards: eth0 wan, eth1 lan, eth2 management");
+    for forward in forwards {
+        println!(
+            "  127.0.0.1:{} → port {} on the {} card ({})",
+            forward.host, forward.guest, forward.card, forward.what
+        );
+    }
+    println!(
+        "  (the appliance answers on its cards once a credential and a policy exist: until then it is sealed)"
+    );
+    println!("  leave: type poweroff, or Ctrl-A X");
+}
+
+/// Three cards behind QEMU's own networks; forwarded ports end on the card that serves them.
+fn cards(forwards: &[Forward]) -> Vec<String> {
+    let networks = [
+        ("wan", ""),
+        ("lan", ",net=10.0.3.0/24"),
+        ("management", ",net=10.0.4.0/24"),
+    ];
+    let card = |(name, network): (&str, &str)| {
+        let ports: String = forwards
+            .iter()
+            .filter(|forward| forward.card == name)
+            .map(|forward| format!(",hostfwd=tcp:127.0.0.1:{}-:{}", forward.host, forward.guest))
+            .collect();
+        let back = format!("user,id={name}{network}{ports}");
+        let front = format!("virtio-net-pci,netdev={name},romfile=");
+        words(&["-netdev", &back, "-device", &front])
+    };
+    networks.into_iter().flat_map(card).collect()
 }
 
 /// Firmware with its own, throw-away variables.

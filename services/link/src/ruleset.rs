@@ -107,6 +107,7 @@ pub fn judge(nft_json: &str) -> Ruleset {
         Ok(generation) => {
             if generation == SEALED {
                 faults.extend(opening_in_sealed_forward(&objects));
+                faults.extend(missing_first_wall(&objects));
             }
             generation
         }
@@ -218,6 +219,37 @@ fn opening_in_sealed_forward(objects: &[Value]) -> Option<String> {
             )
         })
 }
+
+/// The sealed ruleset's first wall: a filter chain on prerouting whose last word is drop.
+fn missing_first_wall(objects: &[Value]) -> Option<String> {
+    let hooked = typed(objects).any(|object| match object {
+        NfListObject::Chain(chain) => {
+            in_our_table(&chain)
+                && chain.name == FIRST_WALL
+                && chain._type == Some(NfChainType::Filter)
+                && chain.hook == Some(NfHook::Prerouting)
+        }
+        _ => false,
+    });
+    if !hooked {
+        return Some(format!(
+            "generation {SEALED} is sealed, but its chain {FIRST_WALL} is missing"
+        ));
+    }
+    let drops = objects
+        .iter()
+        .filter_map(|object| object.get("rule"))
+        .rfind(|rule| {
+            is_ours(rule, "table") && rule.get("chain").and_then(Value::as_str) == Some(FIRST_WALL)
+        })
+        .and_then(|rule| rule.get("expr")?.as_array()?.last())
+        .is_some_and(|statement| statement.get("drop").is_some());
+    (!drops).then(|| {
+        format!("generation {SEALED} is sealed, but its chain {FIRST_WALL} does not end in a drop")
+    })
+}
+
+const FIRST_WALL: &str = "prerouting";
 
 #[cfg(test)]
 mod tests {
@@ -356,5 +388,27 @@ mod tests {
         let rule: Value = serde_json::json!({"rule": {"family": "inet", "table": "clawgress", "chain": "input",
             "handle": 99, "expr": [{"statement of the future": {"x": 1}}]}});
         assert!(altered(|objects| objects.push(rule)).loaded);
+    }
+
+    #[test]
+    fn a_sealed_ruleset_has_both_walls() {
+        let without = altered(|objects| chain(objects, "prerouting")["name"] = "other".into());
+        assert!(
+            !without.loaded && without.detail.contains("prerouting"),
+            "{without:?}"
+        );
+        let open = altered(|objects| {
+            let last = objects
+                .iter_mut()
+                .rev()
+                .filter_map(|object| object.get_mut("rule"))
+                .find(|rule| rule["chain"] == "prerouting")
+                .unwrap();
+            last["expr"] = serde_json::json!([{ "accept": null }]);
+        });
+        assert!(
+            !open.loaded && open.detail.contains("does not end in a drop"),
+            "{open:?}"
+        );
     }
 }

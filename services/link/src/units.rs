@@ -99,6 +99,20 @@ pub async fn state(bus: &Connection, unit: &str) -> Result<UnitState, ProbeError
     .await
 }
 
+/// Whether the whole system is on its way down: what stops then is not broken.
+pub async fn is_stopping(bus: &Connection) -> Result<bool, ProbeError> {
+    let doing = "asking systemd for the state of the system".to_owned();
+    within(QUESTION, &doing, async {
+        let manager = manager(bus).await.map_err(ProbeError::bus(&doing))?;
+        let state: String = manager
+            .get_property("SystemState")
+            .await
+            .map_err(ProbeError::bus(&doing))?;
+        Ok(state == "stopping")
+    })
+    .await
+}
+
 /// Starts the unit and waits until systemd's job for it has ended; any end but `done` is an error.
 pub async fn start(bus: &Connection, unit: &str, deadline: Duration) -> Result<(), ProbeError> {
     let doing = format!("starting {unit}");

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::sys::resource::{Usage, UsageWho, getrusage};
@@ -72,7 +71,7 @@ fn packing(base: &Base) -> Result<Vec<Figure>> {
     for _ in 0..ROUNDS {
         let before = cpu(UsageWho::RUSAGE_SELF)?;
         squash::write(&tree, &ours, source.epoch, PACKING)?;
-        our_times.push((cpu(UsageWho::RUSAGE_SELF)? - before).as_secs_f64());
+        our_times.push(cpu(UsageWho::RUSAGE_SELF)? - before);
         std::fs::remove_file(&theirs).ok();
         let before = cpu(UsageWho::RUSAGE_CHILDREN)?;
         cmd!(
@@ -83,7 +82,7 @@ fn packing(base: &Base) -> Result<Vec<Figure>> {
         .ignore_stdout()
         .run()
         .context("running mksquashfs: apt-get install squashfs-tools")?;
-        their_times.push((cpu(UsageWho::RUSAGE_CHILDREN)? - before).as_secs_f64());
+        their_times.push(cpu(UsageWho::RUSAGE_CHILDREN)? - before);
     }
     let size = |path: &Path| -> Result<f64> { Ok(std::fs::metadata(path)?.len() as f64 / 1e6) };
     Ok(vec![
@@ -104,12 +103,11 @@ fn packing(base: &Base) -> Result<Vec<Figure>> {
     ])
 }
 
-fn cpu(who: UsageWho) -> Result<Duration> {
+/// Processor seconds used so far.
+fn cpu(who: UsageWho) -> Result<f64> {
     let usage: Usage = getrusage(who)?;
     let sum = usage.user_time() + usage.system_time();
-    Ok(Duration::from_micros(u64::try_from(
-        sum.tv_sec() * 1_000_000 + sum.tv_usec(),
-    )?))
+    Ok(sum.tv_sec() as f64 + sum.tv_usec() as f64 / 1e6)
 }
 
 /// What the builder needs when one service's program is another one.
