@@ -326,11 +326,11 @@ mod tests {
     #[test]
     fn claims_that_the_packages_do_not_keep() {
         refused(
-            |tree| drop(tree.remove("usr/bin/tool")),
+            |tree| assert_eq!(tree.remove("usr/bin/tool"), 1),
             &["/usr/bin/tool", "claims"],
         );
         refused(
-            |tree| drop(tree.remove("usr/lib/systemd/system/some.service")),
+            |tree| assert_eq!(tree.remove("usr/lib/systemd/system/some.service"), 1),
             &["some.service"],
         );
         refused(

@@ -224,7 +224,18 @@ mod tests {
             r#"{{"name":"clawgress","version":"0.1.0","image_id":"{}"}}"#,
             identity.image_id
         );
-        assert_eq!(verdict(Some(&ours)), Outcome::Ours(FileSystem::Iso9660));
+        let directory = medium(Some(&ours));
+        let judged = || judge(directory.path(), FileSystem::Iso9660, &identity);
+        let said = |words: &str| match judged() {
+            Outcome::Settled(reason) => assert!(reason.contains(words), "{reason}"),
+            other => panic!("{other:?}"),
+        };
+        // The name alone does not make a medium: another one may hold the whole image.
+        said("can't be read");
+        fs::write(directory.path().join(SQUASHFS_ON_MEDIUM), b"roo").unwrap();
+        said("3 bytes instead of 4");
+        fs::write(directory.path().join(SQUASHFS_ON_MEDIUM), b"root").unwrap();
+        assert_eq!(judged(), Outcome::Ours(FileSystem::Iso9660));
     }
 
     #[test]

@@ -140,12 +140,10 @@ fn cards(forwards: &[Forward]) -> Vec<String> {
         ("management", ",net=10.0.4.0/24"),
     ];
     let card = |(name, network): (&str, &str)| {
-        let ports: String = forwards
-            .iter()
-            .filter(|forward| forward.card == name)
-            .map(|forward| format!(",hostfwd=tcp:127.0.0.1:{}-:{}", forward.host, forward.guest))
-            .collect();
-        let back = format!("user,id={name}{network}{ports}");
+        let mut back = format!("user,id={name}{network}");
+        for Forward { host, guest, .. } in forwards.iter().filter(|forward| forward.card == name) {
+            back += &format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}");
+        }
         let front = format!("virtio-net-pci,netdev={name},romfile=");
         words(&["-netdev", &back, "-device", &front])
     };
