@@ -88,7 +88,7 @@ pub(crate) fn image_at(
     step.done(base.title.clone());
     let kernel = root::kernel(&tree)?;
     let rescue = root::compose(&mut tree, base, &built.programs, source)?;
-    checks::check(&tree, base)?;
+    checks::check(&tree, base, &kernel.release)?;
     let packages = manifest::packages(&tree)?;
 
     let place = Place { directory };

@@ -122,6 +122,7 @@ pub(crate) struct Claims {
     pub(crate) service_users: Vec<String>,
     pub(crate) binaries: Vec<String>,
     pub(crate) units: Vec<String>,
+    pub(crate) modules: Vec<String>,
 }
 
 impl Base {
@@ -239,11 +240,84 @@ mod tests {
                     "{name} does not claim {unit}"
                 );
             }
+            assert_eq!(base.claims.modules, product.claims.modules, "{name}");
             assert_eq!(
                 base.claims.binaries.len(),
                 product.claims.binaries.len(),
                 "{name}"
             );
+        }
+    }
+
+    /// Every program that a unit of the overlay starts, as a path in the root; our own come with the image.
+    fn started_by_units() -> Vec<String> {
+        let directory =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../rootfs-overlay/usr/lib/systemd/system");
+        let mut pending = vec![directory];
+        let mut programs = Vec::new();
+        while let Some(directory) = pending.pop() {
+            for entry in std::fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    pending.push(path);
+                    continue;
+                }
+                let text = std::fs::read_to_string(path).unwrap_or_default();
+                let commands = text.lines().filter(|line| line.starts_with("Exec"));
+                for command in commands.filter_map(|line| line.split_once('=')) {
+                    let words = command.1.trim_start_matches(['-', '+', '@', '!', ':']);
+                    let Some(program) = words
+                        .split(' ')
+                        .next()
+                        .and_then(|word| word.strip_prefix('/'))
+                    else {
+                        continue;
+                    };
+                    let merged = program.starts_with("bin/") || program.starts_with("sbin/");
+                    programs.push(if merged {
+                        format!("usr/{program}")
+                    } else {
+                        program.to_owned()
+                    });
+                }
+            }
+        }
+        programs
+    }
+
+    #[test]
+    fn every_base_claims_what_the_units_start_and_the_preset_enables() {
+        let programs = started_by_units();
+        assert!(programs.len() > 8, "{programs:?}");
+        let overlay =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../rootfs-overlay/usr/lib/systemd");
+        let preset =
+            std::fs::read_to_string(overlay.join("system-preset/00-clawgress.preset")).unwrap();
+        for name in Base::names() {
+            let claims = Base::load(name).unwrap().claims;
+            for program in programs
+                .iter()
+                .filter(|program| !program.starts_with("usr/lib/clawgress/"))
+            {
+                assert!(
+                    claims.binaries.contains(program),
+                    "{name} does not claim /{program}"
+                );
+            }
+            for unit in preset
+                .lines()
+                .filter_map(|line| line.strip_prefix("enable "))
+            {
+                let template = unit
+                    .split_once('@')
+                    .map(|(name, _)| format!("{name}@.service"));
+                let claimed = template.as_deref().unwrap_or(unit);
+                let ours = overlay.join("system").join(unit).exists();
+                assert!(
+                    ours || claims.units.iter().any(|known| known == claimed),
+                    "{name} does not claim {unit}"
+                );
+            }
         }
     }
 

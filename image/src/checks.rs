@@ -1,10 +1,11 @@
 //! What must hold of the root before it becomes an image. Every violation is named with its path; all are told at once.
 
 use anyhow::{Result, bail};
+use clawgress_initramfs::modules::Index;
 
-use crate::accounts;
 use crate::base::Base;
 use crate::tree::{Kind, Tree};
+use crate::{accounts, initrd};
 
 /// The only programs that may change identity when started.
 const SET_ID: &[&str] = &[
@@ -24,7 +25,7 @@ const UNIT_DIRECTORIES: &[&str] = &[
 /// Left by package tools.
 const LEFTOVERS: &[&str] = &["var/lib/apt/lists", "var/cache/apt", "var/cache/debconf"];
 
-pub(crate) fn check(tree: &Tree, base: &Base) -> Result<()> {
+pub(crate) fn check(tree: &Tree, base: &Base, kernel: &str) -> Result<()> {
     let mut wrong: Vec<String> = Vec::new();
     for (path, name) in &tree.attributes {
         wrong.push(format!(
@@ -39,6 +40,7 @@ pub(crate) fn check(tree: &Tree, base: &Base) -> Result<()> {
     passwords(tree, &mut wrong);
     service_users(tree, base, &mut wrong);
     claims(tree, base, &mut wrong);
+    modules(tree, base, kernel, &mut wrong);
     if wrong.is_empty() {
         return Ok(());
     }
@@ -183,6 +185,21 @@ fn claims(tree: &Tree, base: &Base, wrong: &mut Vec<String>) {
     }
 }
 
+/// The kernel's own lists say whether a module is there or built in.
+fn modules(tree: &Tree, base: &Base, kernel: &str, wrong: &mut Vec<String>) {
+    let index = match Index::read(&initrd::Directory::of(tree, kernel)) {
+        Ok(index) => index,
+        Err(error) => return wrong.push(format!("{error}")),
+    };
+    for module in &base.claims.modules {
+        if !index.is_module(module) && !index.is_builtin(module) {
+            wrong.push(format!(
+                "the base claims the kernel module {module}, which the kernel {kernel} does not have"
+            ));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,6 +211,7 @@ mod tests {
         base.claims.service_users = vec!["bind".to_owned()];
         base.claims.binaries = vec!["usr/bin/tool".to_owned()];
         base.claims.units = vec!["some.service".to_owned()];
+        base.claims.modules = vec!["nf_tables".to_owned(), "dm-verity".to_owned()];
         let mut tree = Tree::default();
         tree.put(
             "etc/passwd",
@@ -208,15 +226,24 @@ mod tests {
             Node::file(*b"", 0o644),
         )
         .unwrap();
+        for (name, text) in [
+            ("dep", &b"kernel/net/nf_tables.ko.xz:\n"[..]),
+            ("builtin", b"kernel/drivers/md/dm-verity.ko\n"),
+        ] {
+            let path = format!("usr/lib/modules/{KERNEL}/modules.{name}");
+            tree.put(&path, Node::file(text, 0o644)).unwrap();
+        }
         (tree, base)
     }
+
+    const KERNEL: &str = "6.8.0";
 
     #[track_caller]
     fn refused(change: impl FnOnce(&mut Tree), words: &[&str]) {
         let (mut tree, base) = good();
-        check(&tree, &base).unwrap();
+        check(&tree, &base, KERNEL).unwrap();
         change(&mut tree);
-        let error = check(&tree, &base).unwrap_err().to_string();
+        let error = check(&tree, &base, KERNEL).unwrap_err().to_string();
         for word in words {
             assert!(error.contains(word), "'{word}' is not in: {error}");
         }
@@ -328,6 +355,13 @@ mod tests {
         refused(
             |tree| assert_eq!(tree.remove("usr/bin/tool"), 1),
             &["/usr/bin/tool", "claims"],
+        );
+        refused(
+            |tree| {
+                let path = format!("usr/lib/modules/{KERNEL}/modules.dep");
+                tree.put(&path, Node::file(*b"", 0o644)).unwrap();
+            },
+            &["nf_tables", KERNEL],
         );
         refused(
             |tree| assert_eq!(tree.remove("usr/lib/systemd/system/some.service"), 1),

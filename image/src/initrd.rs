@@ -16,9 +16,18 @@ use crate::tree::Tree;
 const LEVEL: i32 = 19;
 
 /// The modules directory of one kernel in the tree.
-struct Directory<'a> {
+pub(crate) struct Directory<'a> {
     tree: &'a Tree,
     prefix: String,
+}
+
+impl<'a> Directory<'a> {
+    pub(crate) fn of(tree: &'a Tree, kernel: &str) -> Self {
+        Self {
+            tree,
+            prefix: format!("usr/lib/modules/{kernel}"),
+        }
+    }
 }
 
 impl Source for Directory<'_> {
@@ -52,10 +61,7 @@ pub(crate) fn make(
     epoch: u32,
 ) -> Result<Vec<u8>> {
     let step = Step::begin("making the initramfs");
-    let source = Directory {
-        tree,
-        prefix: format!("usr/lib/modules/{kernel}"),
-    };
+    let source = Directory::of(tree, kernel);
     let wanted = Wanted {
         required: modules.required.clone(),
         directories: modules.directories.clone(),
