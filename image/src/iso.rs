@@ -55,11 +55,13 @@ pub(crate) fn write(
     let partial = scratch.path().join("image.iso");
 
     let shell = Shell::new()?;
-    shell.set_var("SOURCE_DATE_EPOCH", epoch.to_string());
+    let epoch = epoch.to_string();
+    // Volume and partition table take their dates and ids from it; the files' own dates have an option.
+    shell.set_var("SOURCE_DATE_EPOCH", &epoch);
     shell.set_var("TZ", "UTC");
     let output = cmd!(
         shell,
-        "xorriso -no_rc -as mkisofs -quiet -rational-rock -volid {volume} -output {partial}
+        "xorriso -no_rc -as mkisofs -quiet -rational-rock --set_all_file_dates ={epoch} -volid {volume} -output {partial}
          -b boot/grub/eltorito.img -no-emul-boot -boot-load-size 4 -boot-info-table --grub2-boot-info
          --grub2-mbr {record} -partition_offset 16
          -append_partition 2 0xef {efi} -appended_part_as_gpt
