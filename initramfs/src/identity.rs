@@ -127,13 +127,13 @@ pub struct Artifact {
     pub sha256: String,
 }
 
-/// SHA-256 of `bytes` in lowercase hex.
 /// What is held against each chunk at every boot: SHA-512/256 in lowercase hex. As strong as SHA-256, and on 64-bit
 /// processors without instructions for either it needs little more than half the time.
 pub fn chunk_digest(bytes: &[u8]) -> String {
     hex(&Sha512_256::digest(bytes))
 }
 
+/// SHA-256 of `bytes` in lowercase hex.
 pub fn sha256_hex(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }

@@ -20,7 +20,7 @@ pub(crate) enum VerifyError {
     #[error("it can't be read at byte {offset}: {error}")]
     Read { offset: u64, error: io::Error },
     #[error(
-        "bytes {offset} to {end} are wrong: their SHA-256 is {}… instead of {}…",
+        "bytes {offset} to {end} are wrong: their digest is {}… instead of {}…",
         short_id(found),
         short_id(expected)
     )]

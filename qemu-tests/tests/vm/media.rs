@@ -203,7 +203,7 @@ fn stops_and_says(case: &Case, vm: &mut Vm, dist: &Dist, words: &[&str]) -> Resu
     require!(status["running"] == true, "the machine is {status}");
     let text = vm.serial().text();
     require!(
-        !text.contains("Kernel panic") && !text.contains("systemd"),
+        !text.contains("Kernel panic") && !text.contains("systemd[1]"),
         "it went on:\n{text}"
     );
     Ok(())
