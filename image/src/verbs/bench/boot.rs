@@ -95,6 +95,7 @@ fn measured(name: &str, body: impl FnOnce(&Case) -> qemu_tests::Result) -> Resul
 /// The appliance: its initramfs, its way to enforcing, its memory once it has settled.
 fn own(booted: &Booted, case: &Case, times: &mut Times) -> qemu_tests::Result {
     let mut vm = Machine::quick(booted)
+        .cpus(2)
         .kernel_argument(LOUD)
         .user_nic()
         .power_on(case)?;
@@ -192,6 +193,7 @@ impl Peer {
             .kernel_argument(LIVE_BOOT)
             .kernel_argument(LOUD)
             .medium(Attach::Cd, medium)
+            .cpus(2)
             .user_nic()
     }
 
