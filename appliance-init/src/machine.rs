@@ -45,7 +45,8 @@ impl Machine {
         };
         [
             low(self.processors, PROCESSORS, &|have| {
-                format!("{have} CPUs: at least 4 are needed")
+                let noun = if have == 1 { "CPU" } else { "CPUs" };
+                format!("{have} {noun}: at least 4 are needed")
             }),
             low(self.memory, MEMORY, &|have| {
                 format!(

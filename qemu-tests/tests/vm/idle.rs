@@ -39,7 +39,7 @@ fn an_idle_box_is_as_promised() {
         case.check("it warns of a machine that is too small", || {
             let warnings = report.warnings.join("\n");
             require!(
-                warnings.contains("2 CPUs: at least 4") && warnings.contains("RAM: at least 8"),
+                warnings.contains("1 CPU: at least 4") && warnings.contains("RAM: at least 8"),
                 "its warnings: {warnings:?}"
             );
             Ok(())
