@@ -18,7 +18,6 @@ use crate::squash::{self, PACKING};
 use crate::tree::{Kind, Node, Tree};
 use crate::{assemble, binaries, root};
 
-const ROUNDS: usize = 3;
 const EPOCH: u32 = 1_700_000_000;
 /// Everything on the console with the kernel's own time before it.
 const LOUD: &str = "loglevel=7 printk.time=1 systemd.log_target=kmsg systemd.log_level=info";
@@ -26,7 +25,7 @@ const LIVE_BOOT: &str = "boot=live components=none noeject";
 /// What the live-boot peer looks for on its medium.
 const LIVE_PATH: &str = "live/filesystem.squashfs";
 
-pub(crate) fn measure(base: &Base) -> Result<Vec<Figure>> {
+pub(crate) fn measure(base: &Base, rounds: u8) -> Result<Vec<Figure>> {
     let dist = assemble::image(base, Flavour::Virtual)?;
     let built: Built = binaries::build()?;
     drop(built);
@@ -34,8 +33,8 @@ pub(crate) fn measure(base: &Base) -> Result<Vec<Figure>> {
     let booted = Booted::open(&dist.directory)?;
 
     let mut times = Times::default();
-    for round in 0..ROUNDS {
-        eprintln!("  round {} of {ROUNDS} …", round + 1);
+    for round in 0..rounds {
+        eprintln!("  round {} of {rounds} …", round + 1);
         measured("bench-live-boot", |case| {
             times
                 .their_init

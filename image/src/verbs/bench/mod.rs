@@ -21,6 +21,9 @@ pub(crate) struct Bench {
     /// One object a line: figure, value, unit, must, holds, and peer where there is one.
     #[arg(long)]
     json: bool,
+    /// How often each machine is booted; the middle value counts.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
+    rounds: u8,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -35,7 +38,7 @@ impl Bench {
         let base = self.which.prepare(&needs, consent)?;
         let figures = match self.group {
             Group::Image => image::measure(&base)?,
-            Group::Boot => boot::measure(&base)?,
+            Group::Boot => boot::measure(&base, self.rounds)?,
         };
         match figures::print(&figures, self.json)? {
             0 => Ok(()),
