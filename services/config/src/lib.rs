@@ -12,6 +12,7 @@ mod load;
 mod management;
 mod nearest;
 mod parse;
+pub mod policy;
 mod print;
 mod problem;
 pub mod schema;

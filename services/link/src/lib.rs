@@ -3,9 +3,11 @@
 //!
 //! Nothing here decides what to do with an answer, restarts anything on its own, or keeps state between questions.
 
+pub mod control;
 pub mod error;
 pub mod front;
 pub mod health;
+pub mod pins;
 pub mod resolver;
 pub mod ruleset;
 pub mod seal;
