@@ -6,10 +6,16 @@ use crate::paths::Paths;
 
 /// The number of a group, if `/etc/group` has it.
 pub(crate) fn group(paths: &Paths, name: &str) -> Option<u32> {
-    group_in(&fs::read_to_string(paths.groups()).ok()?, name)
+    number_in(&fs::read_to_string(paths.groups()).ok()?, name)
 }
 
-fn group_in(text: &str, name: &str) -> Option<u32> {
+/// The number of a user, if `/etc/passwd` has it.
+pub(crate) fn user(paths: &Paths, name: &str) -> Option<u32> {
+    number_in(&fs::read_to_string(paths.users()).ok()?, name)
+}
+
+/// Both files have the number in the third field.
+fn number_in(text: &str, name: &str) -> Option<u32> {
     text.lines().find_map(|line| {
         let mut fields = line.split(':');
         (fields.next()? == name).then(|| fields.nth(1)?.parse().ok())?
@@ -66,10 +72,10 @@ mod tests {
     #[test]
     fn groups_are_found_by_name() {
         let text = "root:x:0:\nhaproxy:x:971:\nbroken\nclawgress:x:970:named,haproxy\n";
-        assert_eq!(group_in(text, "haproxy"), Some(971));
-        assert_eq!(group_in(text, "clawgress"), Some(970));
-        assert_eq!(group_in(text, "broken"), None);
-        assert_eq!(group_in(text, "x"), None);
+        assert_eq!(number_in(text, "haproxy"), Some(971));
+        assert_eq!(number_in(text, "clawgress"), Some(970));
+        assert_eq!(number_in(text, "broken"), None);
+        assert_eq!(number_in(text, "x"), None);
     }
 
     #[test]

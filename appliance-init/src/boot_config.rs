@@ -11,6 +11,7 @@ use clawgress_config::{Document, MAX_BYTES, System};
 use crate::network::Plan;
 use crate::paths::Paths;
 use crate::{
+    accounts,
     atomic::{self, read_bounded},
     volume,
 };
@@ -62,7 +63,7 @@ async fn find(paths: &Paths) -> Result<Option<(String, Vec<u8>)>> {
     // A full /run is no reason to be without network; a restart would then look again.
     let noted = std::fs::create_dir_all(paths.run())
         .map_err(anyhow::Error::from)
-        .and_then(|()| atomic::write(&kept, &text, 0o600, None));
+        .and_then(|()| atomic::write(&kept, &text, 0o640, accounts::group(paths, "clawgress")));
     if let Err(error) = noted {
         eprintln!(
             "noting the boot configuration in {}: {error:#}",

@@ -1,4 +1,4 @@
-//! The four units of enforcement: their order, and what proves that each really does its work.
+//! The units of enforcement: their order, and what proves that each really does its work.
 //!
 //! 'active' proves nothing here. Each proof is an answer that only a working daemon can give.
 
@@ -6,9 +6,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use clawgress_link::{ProbeError, front, health, resolver, ruleset, units};
+use clawgress_link::{ProbeError, admin, agents_resolver, front, health, resolver, ruleset, units};
 use tokio::time::{Instant, sleep};
 
+use crate::enforcer;
 use crate::paths::Paths;
 
 /// How long a daemon gets to start, and then to prove itself.
@@ -31,10 +32,11 @@ impl Patience {
 }
 
 /// For one question.
-const QUESTION: Duration = Duration::from_secs(8);
+pub(crate) const QUESTION: Duration = Duration::from_secs(8);
 
 const RESOLVER: SocketAddr = loopback(53);
 const FRONT: SocketAddr = loopback(443);
+const AGENTS_RESOLVER: SocketAddr = loopback(10053);
 
 const fn loopback(port: u16) -> SocketAddr {
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), port)
@@ -45,6 +47,8 @@ enum Proof {
     Ruleset,
     Denial,
     Handshake,
+    Agents,
+    Status,
     Health,
 }
 
@@ -54,29 +58,48 @@ pub(crate) struct Daemon {
     pub(crate) step: &'static str,
     pub(crate) unit: &'static str,
     proof: Proof,
+    /// For how many looks the unit may be away before the box is sealed. Restarting the enforcer changes nothing in the
+    /// kernel, and the policy API enforces nothing; without any of the others no verdict can be relied on.
+    pub(crate) grace: u32,
 }
 
 /// In the order in which they are started.
-pub(crate) const ORDER: [Daemon; 4] = [
+pub(crate) const ORDER: [Daemon; 6] = [
     Daemon {
         step: "nftables",
         unit: "nftables.service",
         proof: Proof::Ruleset,
+        grace: 0,
     },
     Daemon {
         step: "named",
         unit: "named.service",
         proof: Proof::Denial,
+        grace: 0,
     },
     Daemon {
         step: "haproxy",
         unit: "haproxy.service",
         proof: Proof::Handshake,
+        grace: 0,
+    },
+    Daemon {
+        step: "dns",
+        unit: "clawgress-dns.service",
+        proof: Proof::Agents,
+        grace: 0,
+    },
+    Daemon {
+        step: "enforcer",
+        unit: "clawgress-enforcer.service",
+        proof: Proof::Status,
+        grace: 3,
     },
     Daemon {
         step: "policy",
         unit: "clawgress-policy.service",
         proof: Proof::Health,
+        grace: 5,
     },
 ];
 
@@ -124,11 +147,37 @@ impl Daemon {
                     .map_err(flat)?;
                 Ok("the TLS front answers".to_owned())
             }
+            Proof::Agents => {
+                let denial = agents_resolver::probe(AGENTS_RESOLVER, QUESTION)
+                    .await
+                    .map_err(flat)?;
+                Ok(if denial.judged {
+                    "the agents' resolver judges by a policy".to_owned()
+                } else {
+                    "the agents' resolver refuses everybody".to_owned()
+                })
+            }
+            Proof::Status => {
+                let status = enforcer::status(paths, QUESTION).await?;
+                Ok(match status.revision {
+                    Some(revision) if status.enforcing => {
+                        format!("revision {revision} is in force")
+                    }
+                    Some(revision) => format!("revision {revision}: {}", status.detail),
+                    None => "no policy is committed: sealed".to_owned(),
+                })
+            }
             Proof::Health => {
-                let (status, body) =
-                    front::post_json(FRONT, &certificate, "/clawgress/health", "{}", QUESTION)
-                        .await
-                        .map_err(flat)?;
+                // Past the front, which has proved itself, and by the console's socket: callers of the front need a key.
+                let socket = paths.policy_socket();
+                let asked = admin::post(
+                    &socket,
+                    "/clawgress/health",
+                    b"{}".to_vec(),
+                    QUESTION,
+                );
+                let (status, body) = asked.await.map_err(flat)?;
+                let body = String::from_utf8_lossy(&body);
                 judge_health(status, &body)
             }
         }

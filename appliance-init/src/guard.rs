@@ -1,4 +1,5 @@
-//! Looks at the kernel itself, whatever the boot is doing: the ruleset must be there and forwarding off.
+//! Looks at the kernel itself, whatever the boot is doing: the ruleset must be there, and forwarding off unless it is
+//! that of a committed revision.
 //!
 //! It runs beside the order of steps and never waits for a daemon. It closes what it finds open; it opens nothing.
 
@@ -22,7 +23,10 @@ pub(crate) async fn watch(paths: Paths, board: Arc<Board>) {
     let mut was_sealed = false;
     loop {
         sleep(LOOK).await;
-        forwarding(&paths, &board);
+        let committed = matches!(ruleset::generation().await, Some(generation) if generation != ruleset::SEALED);
+        if !committed {
+            forwarding(&paths, &board).await;
+        }
         was_sealed |= board.is_ok("seal");
         if was_sealed {
             rules(&paths, &board).await;
@@ -31,9 +35,13 @@ pub(crate) async fn watch(paths: Paths, board: Arc<Board>) {
 }
 
 /// Nobody may switch forwarding on while no policy is committed; whoever does is undone here.
-fn forwarding(paths: &Paths, board: &Board) {
+async fn forwarding(paths: &Paths, board: &Board) {
     let now = seal::forwarding(paths);
     if !now.ipv4 && !now.ipv6 {
+        return;
+    }
+    // The enforcer loads its rules first and forwards then: between the two looks it may just have done so.
+    if matches!(ruleset::generation().await, Some(generation) if generation != ruleset::SEALED) {
         return;
     }
     let started = since_boot_ms();

@@ -42,6 +42,7 @@ impl Paths {
         /// The boot configuration that this boot took: its source on the first line, then its text.
         taken_config = "run/clawgress/taken.boot";
         socket = "run/clawgress/init.sock";
+        reload_socket = "run/clawgress/reload.sock";
         /// Which consoles a login owns, and which have been shown the banner.
         consoles = "run/clawgress/console";
         volume_mount = "run/clawgress/config-volume";
@@ -52,7 +53,10 @@ impl Paths {
         front_key = "var/lib/clawgress/tls/front.pem";
         /// The certificate alone, for everyone who pins it.
         front_certificate = "var/lib/clawgress/tls/front.crt";
+        policy_socket = "run/clawgress/policy/admin.sock";
+        enforcer_socket = "run/clawgress/enforcer/control.sock";
         groups = "etc/group";
+        users = "etc/passwd";
         shadow = "etc/shadow";
         host_name = "etc/hostname";
         hosts = "etc/hosts";

@@ -5,8 +5,8 @@
 use serde::{Deserialize, Serialize};
 
 /// The steps of a boot, in order.
-pub(crate) const STEPS: [&str; 8] = [
-    "seal", "config", "network", "bus", "nftables", "named", "haproxy", "policy",
+pub(crate) const STEPS: [&str; 10] = [
+    "seal", "config", "network", "bus", "nftables", "named", "haproxy", "dns", "enforcer", "policy",
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

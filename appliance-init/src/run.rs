@@ -1,13 +1,13 @@
 //! The boot from seal to watch: what is done in which order, and what is tried again.
 //!
-//! Whatever fails, the seal stays. There is no path in here that opens anything.
+//! Whatever fails, the box is sealed. Nothing in here opens it: a committed revision is put into force by the enforcer.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use clawgress_link::units;
+use clawgress_link::{ruleset, units};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -17,17 +17,19 @@ use crate::board::Board;
 use crate::boot_config::{self, BootConfig};
 use crate::clock::since_boot_ms;
 use crate::consoles::{self, Consoles};
-use crate::daemons::{Daemon, ORDER, Patience};
+use crate::daemons::{Daemon, ORDER, Patience, QUESTION};
 use crate::machine::Machine;
 use crate::network::{self, Plan};
 use crate::paths::Paths;
 use crate::release::Release;
-use crate::{bus, certificate, guard, seal, server};
+use crate::{bus, certificate, enforcer, guard, reload, seal, server};
 
-/// Between two looks at the daemons.
-const WATCH: Duration = Duration::from_secs(5);
+/// Between two looks at the daemons: as long as agents may go on after one of them has gone.
+const WATCH: Duration = Duration::from_secs(1);
 /// Every how many looks each daemon must prove itself again.
-const PROOF_EVERY: u32 = 6;
+const PROOF_EVERY: u32 = 30;
+/// For putting a revision into force again.
+const RESUME: Duration = Duration::from_secs(120);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Runs until systemd says stop; the seal stays loaded.
@@ -74,7 +76,9 @@ async fn boot(paths: Paths) -> std::convert::Infallible {
     }
     let release = Release::read(&paths);
     let board = Arc::new(Board::new(&paths, &release, Consoles::open(&paths)));
-    board.step("seal", seal::close(&paths)).await;
+    board
+        .step("seal", seal::close_unless_enforcing(&paths, again))
+        .await;
     tokio::spawn(guard::watch(paths.clone(), Arc::clone(&board)));
 
     let started = since_boot_ms();
@@ -102,6 +106,7 @@ async fn boot(paths: Paths) -> std::convert::Infallible {
         bus: None,
         reload_network: again,
         restarts: HashMap::new(),
+        misses: HashMap::new(),
         looks: 0,
         volume_missed: config.volume_missed,
         paths,
@@ -113,6 +118,10 @@ async fn boot(paths: Paths) -> std::convert::Infallible {
     keeper.begin_certificate();
     match server::listen(&keeper.paths) {
         Ok(listener) => drop(tokio::spawn(server::serve(keeper.paths.clone(), listener))),
+        Err(error) => keeper.board.warn([format!("{error:#}")]),
+    }
+    match reload::listen(&keeper.paths) {
+        Ok(listener) => drop(tokio::spawn(reload::serve(keeper.paths.clone(), listener))),
         Err(error) => keeper.board.warn([format!("{error:#}")]),
     }
     notify(&[
@@ -133,6 +142,8 @@ struct Keeper {
     /// networkd may have started on files that have changed since.
     reload_network: bool,
     restarts: HashMap<&'static str, u32>,
+    /// For how many looks in a row a daemon has been away.
+    misses: HashMap<&'static str, u32>,
     looks: u32,
     volume_missed: bool,
 }
@@ -143,6 +154,9 @@ impl Keeper {
         let mut patience = Patience::Boot;
         loop {
             let whole = self.advance(patience).await;
+            if whole {
+                self.resume().await;
+            }
             self.board.refresh_addresses();
             patience = Patience::Watch;
             let status = if whole {
@@ -284,8 +298,12 @@ impl Keeper {
             let started = since_boot_ms();
             let must_prove = match self.unit(daemon).await {
                 Some(state) if !state.is_up() => {
-                    let lost = anyhow!("{} is {state}", daemon.unit);
-                    self.board.record(daemon.step, started, Err(lost));
+                    let misses = self.misses.entry(daemon.step).or_default();
+                    *misses += 1;
+                    if *misses > daemon.grace {
+                        let lost = anyhow!("{} is {state}", daemon.unit);
+                        self.lost(daemon.step, started, lost).await;
+                    }
                     continue;
                 }
                 // Died and came back between two looks: up, but not yet known to work.
@@ -296,11 +314,37 @@ impl Keeper {
                 // Without the bus the daemons themselves are all there is to ask.
                 None => true,
             };
+            self.misses.remove(daemon.step);
             if (must_prove || prove_all)
                 && let Err(error) = Box::pin(daemon.prove(&self.paths)).await
             {
-                self.board.record(daemon.step, started, Err(error));
+                self.lost(daemon.step, started, error).await;
             }
+        }
+    }
+
+    /// A daemon of enforcement is missing: the box is sealed first, and whatever else is to be done comes after.
+    async fn lost(&mut self, step: &'static str, started: u64, error: anyhow::Error) {
+        if let Err(error) = seal::close(&self.paths).await {
+            self.board.record("seal", started, Err(error));
+        }
+        self.board.record(step, started, Err(error));
+    }
+
+    /// With every daemon well, a box that stands sealed though a revision is committed goes back to that revision.
+    async fn resume(&mut self) {
+        let now = ruleset::generation().await;
+        if now != Some(ruleset::SEALED) {
+            return;
+        }
+        match enforcer::status(&self.paths, QUESTION).await {
+            Ok(status) if status.revision.is_some() => {
+                let resumed = enforcer::resume(&self.paths, RESUME).await;
+                let started = since_boot_ms();
+                self.board.record("enforcer", started, resumed);
+            }
+            Ok(_) => {}
+            Err(error) => eprintln!("{error:#}"),
         }
     }
 

@@ -8,6 +8,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use clawgress_link::ruleset;
 use clawgress_link::seal::Forwarding;
 
 use crate::paths::Paths;
@@ -26,6 +27,21 @@ pub(crate) async fn close(paths: &Paths) -> Result<String> {
     loaded?;
     forwarding?;
     Ok("all chains drop, forwarding is off".to_owned())
+}
+
+/// At the start of this program. A second run in one boot meets a box that may be enforcing a committed revision; what is
+/// then in the kernel stays there.
+pub(crate) async fn close_unless_enforcing(paths: &Paths, again: bool) -> Result<String> {
+    if again {
+        let now = ruleset::measure().await;
+        if now.loaded && now.generation != ruleset::SEALED {
+            return Ok(format!(
+                "generation {} is in force and stays",
+                now.generation
+            ));
+        }
+    }
+    close(paths).await
 }
 
 /// Loads the sealed ruleset, in one transaction of nft.

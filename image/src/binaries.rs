@@ -24,6 +24,17 @@ pub(crate) const PROGRAMS: &[(&str, &str, Option<&str>)] = &[
         "clawgress-policy",
         Some("usr/lib/clawgress/clawgress-policy"),
     ),
+    (
+        "clawgress-enforcer",
+        "clawgress-enforcer",
+        Some("usr/lib/clawgress/clawgress-enforcer"),
+    ),
+    (
+        "clawgress-dns",
+        "clawgress-dns",
+        Some("usr/lib/clawgress/clawgress-dns"),
+    ),
+    ("clawgress-cli", "clawgress", Some("usr/bin/clawgress")),
 ];
 
 pub(crate) struct Program {

@@ -174,6 +174,14 @@ fn bootstrap(base: &Base, set: &Set, packages: &[String], target: &Path) -> Resu
     Ok(())
 }
 
+/// The words of [`explain`] for a network that does not lead to the archive.
+const UNREACHABLE: &str = "cannot be reached from here";
+
+/// True if it failed because the base's archive is out of reach.
+pub(crate) fn is_unreachable(error: &anyhow::Error) -> bool {
+    format!("{error:#}").contains(UNREACHABLE)
+}
+
 /// One line out of the stack that apt prints.
 fn explain(base: &Base, text: &str) -> String {
     let unreachable = [
@@ -206,7 +214,7 @@ fn explain(base: &Base, text: &str) -> String {
     }
     if unreachable.iter().any(|words| text.contains(words)) {
         return format!(
-            "the archive of {} cannot be reached from here: check the network or proxy, or build a base that can (--base {STAND_IN})",
+            "the archive of {} {UNREACHABLE}: check the network or proxy, or build a base that can (--base {STAND_IN})",
             base.title
         );
     }

@@ -12,6 +12,7 @@ use crate::case::Case;
 use crate::error::{Error, Result};
 use crate::frame::Mac;
 use crate::process::{self, Helper, words};
+use crate::users;
 
 /// The namespaces and whoever holds them.
 pub struct Lab {
@@ -45,7 +46,7 @@ impl Tap {
 
 impl Lab {
     pub fn new() -> Result<Self> {
-        let mut arguments = words("unshare --user --map-root-user --net --mount --");
+        let mut arguments = words("unshare --user --net --mount --");
         arguments.push(helper_path()?);
         arguments.push("hold".to_owned());
         let holder = Helper::start("the lab's namespace", &arguments).map_err(|error| {
@@ -54,6 +55,7 @@ impl Lab {
                  tests as root or set the sysctl kernel.apparmor_restrict_unprivileged_userns=0"
             ))
         })?;
+        users::map(holder.pid())?;
         let lab = Self { holder };
         lab.ip("link set lo up")?;
         Ok(lab)
@@ -173,6 +175,18 @@ impl Host {
         Helper::start(&format!("{} on host {}", verb[0], self.name), &arguments)
     }
 
+    /// Starts a long flow, described as the helper's verb `stream` wants it; its outcome is the last line.
+    pub fn stream(&self, arguments: &str) -> Result<Flow> {
+        let mut line = self.entry();
+        line.push(helper_path()?);
+        line.push("stream".to_owned());
+        line.extend(words(arguments));
+        let child = process::spawn(&line, |command| {
+            command.stdout(std::process::Stdio::piped());
+        })?;
+        Ok(Flow(child))
+    }
+
     /// Connects by TCP and returns the first that the other side says.
     pub fn dial(&self, to: &str) -> Result<String> {
         self.run(&format!("{} dial {to}", helper_path()?))
@@ -192,11 +206,38 @@ impl Host {
     }
 }
 
+/// A flow under way.
+pub struct Flow(std::process::Child);
+
+impl Flow {
+    /// Waits for its end and returns what came of it, as JSON.
+    pub fn finish(mut self) -> Result<String> {
+        let ended = process::wait_bounded(&mut self.0, std::time::Duration::from_secs(120))?;
+        if ended.is_none() {
+            process::end(&mut self.0);
+            return Err(Error::other("a flow of the lab did not end within two minutes"));
+        }
+        let mut said = String::new();
+        if let Some(mut output) = self.0.stdout.take() {
+            std::io::Read::read_to_string(&mut output, &mut said)
+                .map_err(|error| Error::other(format!("reading what came of a flow: {error}")))?;
+        }
+        Ok(said)
+    }
+}
+
+impl Drop for Flow {
+    fn drop(&mut self) {
+        process::end(&mut self.0);
+    }
+}
+
 /// The network outside, as the box's first card sees it.
 pub struct Internet {
     /// Where the router, the DHCP server and all hosts outside live.
     pub host: Host,
     _services: Helper,
+    streams: Vec<Helper>,
 }
 
 impl Internet {
@@ -237,7 +278,15 @@ impl Internet {
         Ok(Self {
             host,
             _services: services,
+            streams: Vec::new(),
         })
+    }
+
+    /// Has a port of every host outside give and take long streams.
+    pub fn serve_streams(&mut self, port: u16) -> Result {
+        let server = self.host.start(&words(&format!("streams {port}")))?;
+        self.streams.push(server);
+        Ok(())
     }
 
     /// Tells the router which way a network lies.
@@ -273,7 +322,7 @@ fn sysctl(mut arguments: Vec<String>, path: &str, value: &str) -> Result {
 }
 
 /// The helper binary lies beside the directory of this test binary.
-pub(crate) fn helper_path() -> Result<String> {
+pub fn helper_path() -> Result<String> {
     let binary = std::env::current_exe()
         .map_err(|error| Error::other(format!("finding this test's own path: {error}")))?;
     let candidates: Vec<PathBuf> = binary

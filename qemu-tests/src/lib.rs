@@ -15,6 +15,7 @@ pub mod frame;
 pub mod lab;
 pub mod machine;
 pub mod media;
+pub mod names;
 pub mod packet_socket;
 pub mod pcap;
 pub mod process;
@@ -22,7 +23,10 @@ pub mod qmp;
 pub mod report;
 pub mod serial;
 pub mod shell;
+pub mod stack;
+pub mod tools;
 mod transcript;
+mod users;
 pub mod vm;
 
 pub use case::{Case, case};

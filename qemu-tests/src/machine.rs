@@ -12,6 +12,8 @@ use crate::vm::Vm;
 
 mod command_line;
 
+pub use command_line::FirmwareFiles;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Firmware {
     Bios,

@@ -1,11 +1,14 @@
 //! `cargo xtask run`: the appliance in QEMU, its console in this terminal.
 
+mod lab;
+
 use std::net::TcpListener;
-use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use qemu_tests::accel::Accelerator;
+use qemu_tests::machine::FirmwareFiles;
+use qemu_tests::media::Shelf;
 use xshell::{Shell, cmd};
 
 use super::Which;
@@ -26,6 +29,9 @@ pub(crate) struct Run {
     /// Boot configuration to hand over on a CLAWGRESS-CFG volume, instead of the one with three cards.
     #[arg(long, value_name = "FILE")]
     config: Option<std::path::PathBuf>,
+    /// Boot it inside a lab: a fake internet before it, an agent behind it, whose shell this terminal becomes.
+    #[arg(long)]
+    lab: bool,
 }
 
 /// What the three cards are for, if nothing else is asked for.
@@ -56,15 +62,19 @@ struct Forward {
 impl Run {
     pub(crate) fn go(&self, consent: Consent) -> Result<()> {
         let config = match &self.config {
-            Some(path) => std::fs::read(path)
+            Some(path) => std::fs::read_to_string(path)
                 .with_context(|| format!("reading the boot configuration {}", path.display()))?,
-            None => CONFIG.as_bytes().to_vec(),
+            None if self.lab => lab::CONFIG.to_owned(),
+            None => CONFIG.to_owned(),
         };
         let dist = self.which.build(host::BOOT, consent)?;
         let scratch = tempfile::tempdir().context("making a scratch directory")?;
-        let volume = scratch.path().join("clawgress-cfg.img");
-        config_volume(&volume, &config)?;
+        let media = Shelf::new()?;
+        let volume = media.config_volume(&config)?;
 
+        if self.lab {
+            return lab::open(&dist, &volume, self.memory, scratch.path());
+        }
         let forwards = forwards()?;
         announce(&dist, &forwards);
         let accelerator = Accelerator::probe(&dist.file("vmlinuz"), &dist.file("initrd.img"))?;
@@ -79,7 +89,7 @@ impl Run {
             format!("file={},format=raw,if=virtio,readonly=on", volume.display()),
         ]);
         if self.uefi {
-            arguments.extend(firmware(scratch.path())?);
+            arguments.extend(FirmwareFiles::uefi(scratch.path())?.qemu_arguments());
         }
         let shell = Shell::new()?;
         // Not through the shell's own `run`: the terminal's input belongs to the machine.
@@ -150,50 +160,10 @@ fn cards(forwards: &[Forward]) -> Vec<String> {
     networks.into_iter().flat_map(card).collect()
 }
 
-/// Firmware with its own, throw-away variables.
-fn firmware(scratch: &Path) -> Result<Vec<String>> {
-    let directory = Path::new("/usr/share/OVMF");
-    let pairs = [
-        ("OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd"),
-        ("OVMF_CODE.fd", "OVMF_VARS.fd"),
-    ];
-    let Some((code, variables)) = pairs.iter().find(|(code, _)| directory.join(code).exists())
-    else {
-        bail!(
-            "no UEFI firmware under {}: install the package ovmf",
-            directory.display()
-        );
-    };
-    let own = scratch.join("variables.fd");
-    std::fs::copy(directory.join(variables), &own).context("copying the firmware's variables")?;
-    Ok(vec![
-        "-drive".to_owned(),
-        format!(
-            "if=pflash,format=raw,readonly=on,file={}",
-            directory.join(code).display()
-        ),
-        "-drive".to_owned(),
-        format!("if=pflash,format=raw,file={}", own.display()),
-    ])
-}
-
 /// The wished port if nobody has it, else any that is free.
 fn free_port(wished: u16) -> Result<u16> {
     let socket = TcpListener::bind(("127.0.0.1", wished))
         .or_else(|_| TcpListener::bind(("127.0.0.1", 0)))
         .context("finding a free port on 127.0.0.1")?;
     Ok(socket.local_addr()?.port())
-}
-
-/// A volume labelled CLAWGRESS-CFG that holds `config.boot`; ISO 9660, as FAT labels are shorter than this name.
-fn config_volume(path: &Path, config: &[u8]) -> Result<()> {
-    let scratch = tempfile::tempdir().context("making a scratch directory")?;
-    let (tree, file) = (scratch.path(), scratch.path().join("config.boot"));
-    std::fs::write(&file, config).with_context(|| format!("writing {}", file.display()))?;
-    let shell = Shell::new()?;
-    cmd!(shell, "xorriso -no_rc -as mkisofs -quiet -rational-rock -volid CLAWGRESS-CFG -output {path} {tree}")
-        .quiet()
-        .ignore_stderr()
-        .run()
-        .context("making the configuration volume")
 }

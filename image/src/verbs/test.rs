@@ -12,6 +12,7 @@ use super::Which;
 use crate::assemble;
 use crate::base::{Base, Flavour};
 use crate::binaries::project_root;
+use crate::fetch;
 use crate::host::{self, Consent};
 
 /// Run the tests: all of the gate, or the groups named. Builds the images that they boot.
@@ -42,6 +43,14 @@ struct Tally {
     passed: u64,
     failed: u64,
     broken: Vec<String>,
+    /// What this machine could not even attempt, each with its reason; said again at the end.
+    not_run: Vec<String>,
+}
+
+fn not_run(tally: &mut Tally, base: &str, error: &anyhow::Error) {
+    let line = format!("machines on {base}: {error:#}");
+    eprintln!("NOT RUN: {line}");
+    tally.not_run.push(line);
 }
 
 impl Test {
@@ -76,7 +85,7 @@ impl Test {
                 }
                 Group::Image => self.image(&mut tally, &base, full)?,
                 Group::Net => {
-                    let daemons = ["--package", "qemu-tests", "--test", "net"];
+                    let daemons = ["--package", "qemu-tests", "--test", "net", "--test", "ways"];
                     self.cargo(&mut tally, "net", &daemons, &[]);
                 }
                 Group::Vm => self.vm(&mut tally, &base, full)?,
@@ -89,6 +98,9 @@ impl Test {
         }
         println!("\nAll in {:.0} s.", started.elapsed().as_secs_f64());
         // This very form is what tools count by.
+        for missing in &tally.not_run {
+            println!("NOT RUN: {missing}");
+        }
         println!("{} passed, {} failed", tally.passed, tally.failed);
         if tally.failed > 0 || !tally.broken.is_empty() {
             bail!("failing: {}", tally.broken.join(", "));
@@ -117,15 +129,23 @@ impl Test {
     fn vm(&self, tally: &mut Tally, base: &Base, full: bool) -> Result<()> {
         let mut bases = vec![base.clone()];
         if full {
-            bases.extend(
-                Base::names()
-                    .filter(|name| *name != base.name)
-                    .filter_map(|name| Base::load(name).ok())
-                    .filter(|other| host::ensure_keyring(other, Consent::Given).is_ok()),
-            );
+            for name in Base::names().filter(|name| *name != base.name) {
+                let other = Base::load(name)?;
+                match host::ensure_keyring(&other, Consent::Given) {
+                    Ok(()) => bases.push(other),
+                    Err(error) => not_run(tally, name, &error),
+                }
+            }
         }
         for base in &bases {
-            let small = assemble::image(base, Flavour::Virtual)?;
+            let small = match assemble::image(base, Flavour::Virtual) {
+                // An archive that cannot be reached from here says nothing about the code; any other failure does.
+                Err(error) if bases.len() > 1 && fetch::is_unreachable(&error) => {
+                    not_run(tally, &base.name, &error);
+                    continue;
+                }
+                small => small?,
+            };
             let large = assemble::image(base, Flavour::Generic)?;
             let environment = [
                 ("CLAWGRESS_DIST", small.directory.display().to_string()),

@@ -7,7 +7,8 @@ use crate::accel::Accelerator;
 use crate::error::{Error, Result};
 
 /// UEFI firmware: the code that is shared, and this machine's own variables.
-pub(crate) struct FirmwareFiles {
+#[derive(Debug)]
+pub struct FirmwareFiles {
     code: PathBuf,
     variables: PathBuf,
 }
@@ -40,20 +41,9 @@ impl Machine {
             &format!("unix:{},server=on,wait=off", escape(&socket)),
         );
         if let Some(files) = variables {
-            line.pair(
-                "-drive",
-                &format!(
-                    "if=pflash,unit=0,format=raw,readonly=on,file={}",
-                    escape(&files.code)
-                ),
-            );
-            line.pair(
-                "-drive",
-                &format!(
-                    "if=pflash,unit=1,format=raw,file={}",
-                    escape(&files.variables)
-                ),
-            );
+            for argument in files.qemu_arguments() {
+                line.add(&argument);
+            }
         }
         if let Some(direct) = &self.direct {
             line.pair("-kernel", &direct.kernel.display().to_string());
@@ -134,9 +124,27 @@ impl Machine {
 
     /// Finds the firmware's code and variables, if this machine has UEFI.
     pub(crate) fn firmware_files(&self, scratch: &Path) -> Result<Option<FirmwareFiles>> {
-        if self.firmware == Firmware::Bios {
-            return Ok(None);
+        match self.firmware {
+            Firmware::Bios => Ok(None),
+            Firmware::Uefi => FirmwareFiles::uefi(scratch).map(Some),
         }
+    }
+}
+
+impl FirmwareFiles {
+    /// QEMU's words for both flash chips.
+    pub fn qemu_arguments(&self) -> [String; 4] {
+        let (code, variables) = (escape(&self.code), escape(&self.variables));
+        [
+            "-drive".to_owned(),
+            format!("if=pflash,unit=0,format=raw,readonly=on,file={code}"),
+            "-drive".to_owned(),
+            format!("if=pflash,unit=1,format=raw,file={variables}"),
+        ]
+    }
+
+    /// This host's UEFI firmware, with throw-away variables in `scratch`.
+    pub fn uefi(scratch: &Path) -> Result<Self> {
         let pairs = [
             ("OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd"),
             ("OVMF_CODE.fd", "OVMF_VARS.fd"),
@@ -158,7 +166,7 @@ impl Machine {
                         variables.display()
                     ))
                 })?;
-            return Ok(Some(FirmwareFiles { code, variables }));
+            return Ok(Self { code, variables });
         }
         Err(Error::other(
             "no UEFI firmware in /usr/share/OVMF: install the package ovmf",

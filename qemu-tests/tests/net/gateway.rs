@@ -60,6 +60,7 @@ pub(crate) struct Gateway {
     pub(crate) agent: Agent,
     pub(crate) internet: Internet,
     pub(crate) outside: Wire,
+    pub(crate) inside: Wire,
     pub(crate) lab: Lab,
     scratch: tempfile::TempDir,
 }
@@ -80,8 +81,8 @@ impl Gateway {
         )?;
         lab.plug(&host, &inside, BOX_LAN_MAC, &BOX_LAN)?;
         host.forward_everything()?;
-        host.ip(&format!("-4 route add default via {}", Internet::ROUTER))?;
-        host.ip("-6 route add default via 2001:db8:f00d::1")?;
+        host.ip(&format!("-4 route replace default via {}", Internet::ROUTER))?;
+        host.ip("-6 route replace default via 2001:db8:f00d::1")?;
         let agent = Agent::on(&lab, &inside)?;
         let scratch = tempfile::Builder::new()
             .prefix("clawgress-net-")
@@ -92,6 +93,7 @@ impl Gateway {
             agent,
             internet,
             outside,
+            inside,
             lab,
             scratch,
         })

@@ -3,5 +3,15 @@
 
 mod front;
 mod gateway;
+mod plan;
+mod plan_address;
+mod plan_flows;
+mod plan_packets;
+mod plan_rates;
 mod resolver;
 mod ruleset;
+mod sni;
+mod sni_hello;
+mod sni_host;
+mod sni_live;
+mod sni_tls;

@@ -2,6 +2,7 @@
 
 mod boot;
 mod config;
+mod enforces;
 mod idle;
 mod lifecycle;
 mod media;
@@ -12,8 +13,8 @@ use qemu_tests::vm::Vm;
 use qemu_tests::{Result, require};
 
 /// The steps of a boot, in order.
-const STEPS: [&str; 8] = [
-    "seal", "config", "network", "bus", "nftables", "named", "haproxy", "policy",
+const STEPS: [&str; 10] = [
+    "seal", "config", "network", "bus", "nftables", "named", "haproxy", "dns", "enforcer", "policy",
 ];
 
 /// Every step in its order, each ended well.

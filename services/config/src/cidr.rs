@@ -7,10 +7,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use serde::Serialize;
 
 /// Why a value was refused and what would be right.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Wrong {
-    pub(crate) what: String,
-    pub(crate) right: String,
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what}; {right}")]
+pub struct Wrong {
+    pub what: String,
+    pub right: String,
 }
 
 impl Wrong {

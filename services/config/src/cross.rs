@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 
 use crate::document::{Document, Ethernet, Role};
+use crate::policy::{self, check};
 use crate::problem::Problem;
 use crate::tree::Tree;
 
@@ -15,7 +16,8 @@ struct Checks<'t> {
     warnings: Vec<Problem>,
 }
 
-pub(crate) fn check(document: &Document, tree: &Tree) -> (Vec<Problem>, Vec<Problem>) {
+/// With `doubt` something below `service clawgress` could not be understood.
+pub(crate) fn check(document: &Document, tree: &Tree, doubt: bool) -> (Vec<Problem>, Vec<Problem>) {
     let mut checks = Checks {
         tree,
         problems: Vec::new(),
@@ -27,6 +29,7 @@ pub(crate) fn check(document: &Document, tree: &Tree) -> (Vec<Problem>, Vec<Prob
     checks.overlaps(document);
     checks.routes(document);
     checks.ssh(document);
+    checks.clawgress(document, doubt);
     checks.whole(document);
     (checks.problems, checks.warnings)
 }
@@ -208,6 +211,50 @@ impl Checks<'_> {
                     },
                 );
             }
+        }
+    }
+
+    fn clawgress(&mut self, document: &Document, doubt: bool) {
+        let Some(clawgress) = &document.clawgress else {
+            return;
+        };
+        let own: Vec<_> = document
+            .interfaces
+            .iter()
+            .filter(|card| card.has(Role::Lan))
+            .flat_map(Ethernet::cidrs)
+            .map(|cidr| cidr.address)
+            .collect();
+        for address in &clawgress.listen_addresses {
+            if own.contains(address) {
+                continue;
+            }
+            let text = address.to_string();
+            let known: Vec<_> = own.iter().map(ToString::to_string).collect();
+            self.error(
+                &["service", "clawgress", "listen-address", text.as_str()],
+                format!("{address} is not an address of a lan card"),
+                if known.is_empty() {
+                    "give a lan card this address".to_owned()
+                } else {
+                    format!("write one of: {}", known.join(", "))
+                },
+            );
+        }
+        for finding in check::findings(&clawgress.policy, doubt) {
+            let problem = policy::tree::problem(self.tree, &finding);
+            if finding.grave {
+                self.problems.push(problem);
+            } else {
+                self.warnings.push(problem);
+            }
+        }
+        if !clawgress.enabled {
+            self.warn(
+                &["service", "clawgress"],
+                "the policy is not enforced: nothing leaves at all",
+                "add service clawgress enable",
+            );
         }
     }
 

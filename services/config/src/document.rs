@@ -8,7 +8,10 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use crate::cidr::Cidr;
+use crate::policy::{self, Policy};
+use crate::problem::Problem;
 use crate::schema::{Kind, TABLE};
+use crate::table::{FACILITIES, SWITCH};
 use crate::tree::{Node, Tree};
 use crate::value;
 
@@ -21,6 +24,10 @@ pub struct Document {
     pub routes: Vec<Route>,
     /// Absent when SSH is not configured, and then not offered.
     pub ssh: Option<Ssh>,
+    /// Absent when nothing was ever said about agents.
+    pub clawgress: Option<Clawgress>,
+    /// Windows are judged though no time server has answered.
+    pub trust_hardware_clock: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -68,6 +75,18 @@ pub struct Ssh {
     pub listen_addresses: Vec<IpAddr>,
     /// Empty means every network that a management card reaches.
     pub allow: Vec<Cidr>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Clawgress {
+    /// False: the box stays sealed.
+    pub enabled: bool,
+    /// Empty means every LAN address.
+    pub listen_addresses: Vec<IpAddr>,
+    pub policy: Policy,
+    /// Of syslog.
+    pub facility: String,
+    pub deny_log: bool,
 }
 
 impl Role {
@@ -138,7 +157,13 @@ fn below(node: Option<&Node>) -> Vec<&str> {
 
 impl Document {
     pub(crate) fn of(tree: &Tree) -> Self {
-        Self {
+        Self::read(tree).0
+    }
+
+    /// With what contradicts itself in the policy, which no look at single values finds.
+    pub(crate) fn read(tree: &Tree) -> (Self, Vec<Problem>) {
+        let (policy, problems) = policy::tree::read(tree);
+        let document = Self {
             system: System {
                 host_name: single(tree, &["system", "host-name"], value::Value::HostName),
                 time_zone: single(tree, &["system", "time-zone"], value::Value::TimeZone),
@@ -171,7 +196,14 @@ impl Document {
                 })
                 .unwrap_or_default(),
             ssh: tree.get(&["service", "ssh"]).map(|_| ssh(tree)),
-        }
+            clawgress: tree
+                .get(&["service", "clawgress"])
+                .map(|_| clawgress(tree, policy)),
+            trust_hardware_clock: tree
+                .get(&["system", "ntp", "trust-hardware-clock"])
+                .is_some(),
+        };
+        (document, problems)
     }
 }
 
@@ -221,5 +253,22 @@ fn ssh(tree: &Tree) -> Ssh {
             .into_iter()
             .filter_map(|word| Cidr::parse_network(word).ok())
             .collect(),
+    }
+}
+
+fn clawgress(tree: &Tree, policy: Policy) -> Clawgress {
+    let logging = |word, words| {
+        let path = ["service", "clawgress", "logging", word];
+        single(tree, &path, value::Value::Word(words))
+    };
+    Clawgress {
+        enabled: tree.get(&["service", "clawgress", "enable"]).is_some(),
+        listen_addresses: values(tree, &["service", "clawgress", "listen-address"])
+            .into_iter()
+            .filter_map(|word| word.parse().ok())
+            .collect(),
+        policy,
+        facility: logging("facility", FACILITIES),
+        deny_log: logging("deny-log", SWITCH) == "enable",
     }
 }

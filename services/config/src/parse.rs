@@ -9,17 +9,16 @@ use crate::lex::{Lexer, Token};
 use crate::problem::{Position, Problem};
 use crate::schema::{self, Place};
 use crate::tree::Tree;
+use crate::versions;
 
 /// The largest text that is read.
-pub const MAX_BYTES: usize = 1 << 20;
+pub const MAX_BYTES: usize = 64 << 20;
+/// The most words: more would take more memory than a policy of a million domains needs.
+const MAX_WORDS: usize = 4_000_000;
 /// The longest path.
 pub const MAX_DEPTH: usize = 16;
-/// The version that a `// clawgress-config N` header may name at most.
-pub const VERSION: u32 = 1;
 /// After this many problems the rest says nothing new.
 pub(crate) const MAX_PROBLEMS: usize = 50;
-
-const HEADER: &str = "// clawgress-config";
 
 /// What a text held: the tree of all that was understood, and what was not.
 #[derive(Debug, Clone, Default)]
@@ -42,29 +41,40 @@ impl Parsed {
 
 /// Parses any bytes; the entry point for fuzzing.
 pub fn parse(bytes: &[u8]) -> Parsed {
-    let text = match text_of(bytes) {
+    let text = match text_of(bytes, MAX_BYTES, "configuration") {
         Ok(text) => text,
         Err(problem) => return Parsed::unreadable(problem),
     };
-    if let Err(problem) = check_header(text) {
-        return Parsed::unreadable(problem);
+    let version = match versions::of(text) {
+        Ok(version) => version,
+        Err(problem) => return Parsed::unreadable(problem),
+    };
+    let parsed = parse_text(text, MAX_WORDS);
+    Parsed {
+        tree: versions::to_newest(version, parsed.tree),
+        ..parsed
     }
+}
+
+fn parse_text(text: &str, most_words: usize) -> Parsed {
     let mut parser = Parser {
         tokens: Lexer::new(text).peekable(),
         blocks: Vec::new(),
         statement: Vec::new(),
+        words_left: most_words,
         out: Parsed::default(),
     };
     parser.run();
     parser.out
 }
 
-fn text_of(bytes: &[u8]) -> Result<&str, Problem> {
+/// The bytes as text, if they are at most `most` and UTF-8. `noun` is what they should be.
+pub(crate) fn text_of<'b>(bytes: &'b [u8], most: usize, noun: &str) -> Result<&'b str, Problem> {
     let whole = |what: String, fix: &str| Problem::new(&[], None, what, fix);
-    if bytes.len() > MAX_BYTES {
+    if bytes.len() > most {
         return Err(whole(
-            format!("the configuration is larger than {MAX_BYTES} bytes"),
-            "check that the file is a configuration at all",
+            format!("the {noun} is larger than {most} bytes"),
+            &format!("check that the file is a {noun} at all"),
         ));
     }
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
@@ -89,44 +99,6 @@ fn text_of(bytes: &[u8]) -> Result<&str, Problem> {
     })
 }
 
-/// The header is optional, but one that names a newer version must not be half understood.
-fn check_header(text: &str) -> Result<(), Problem> {
-    for (number, line) in text.lines().enumerate() {
-        let Some(version) = line.trim_start().strip_prefix(HEADER) else {
-            continue;
-        };
-        let position = Some(Position {
-            line: u32::try_from(number + 1).unwrap_or(u32::MAX),
-            column: 1,
-        });
-        let first = text.lines().take(number).all(|line| line.trim().is_empty());
-        return match version.trim().parse::<u32>() {
-            Ok(version) if (1..=VERSION).contains(&version) && first => Ok(()),
-            Ok(version) if version > VERSION => Err(Problem::new(
-                &[],
-                position,
-                format!(
-                    "the configuration is of version {version}, this image knows up to version {VERSION}"
-                ),
-                "boot a newer image, or write the file for this one",
-            )),
-            Ok(version) if (1..=VERSION).contains(&version) => Err(Problem::new(
-                &[],
-                position,
-                "the version line is not the first line",
-                format!("move `{HEADER} {version}` to the top"),
-            )),
-            _ => Err(Problem::new(
-                &[],
-                position,
-                format!("`{}` is not a configuration version", version.trim()),
-                format!("write `{HEADER} {VERSION}`"),
-            )),
-        };
-    }
-    Ok(())
-}
-
 type Word = (String, Position);
 
 struct Block {
@@ -140,6 +112,7 @@ struct Parser<'t> {
     tokens: Peekable<Lexer<'t>>,
     blocks: Vec<Block>,
     statement: Vec<Word>,
+    words_left: usize,
     out: Parsed,
 }
 
@@ -148,6 +121,8 @@ impl Parser<'_> {
         while let Some((at, token)) = self.tokens.next() {
             if self.out.problems.len() >= MAX_PROBLEMS {
                 self.out.cut_short = true;
+            }
+            if self.out.cut_short {
                 return;
             }
             match token {
@@ -248,11 +223,21 @@ impl Parser<'_> {
 
     /// False if the path became too long; the rest of the text is then not read.
     fn push(&mut self, word: Word) -> bool {
+        let at = word.1;
+        let Some(left) = self.words_left.checked_sub(1) else {
+            self.problem(
+                at,
+                format!("the configuration has more than {MAX_WORDS} words"),
+                "check that the file is a configuration at all",
+            );
+            self.abandon();
+            return false;
+        };
+        self.words_left = left;
         if self.depth() < MAX_DEPTH {
             self.statement.push(word);
             return true;
         }
-        let at = word.1;
         self.problem(
             at,
             format!("this path is longer than {MAX_DEPTH} words"),
@@ -267,7 +252,6 @@ impl Parser<'_> {
         self.statement.clear();
         self.blocks.clear();
         self.out.cut_short = true;
-        for _ in self.tokens.by_ref() {}
     }
 
     /// `set` and a path, up to the end of the line; every word belongs to it.
@@ -370,5 +354,25 @@ impl Parser<'_> {
                 .chain(statement.iter())
                 .map(|(word, at)| (word.as_str(), Some(*at))),
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_of_words_is_bounded() {
+        assert!(parse_text("set system host-name a", 3).problems.is_empty());
+        for text in ["set system host-name a", "system { host-name a }\n}"] {
+            let parsed = parse_text(text, 2);
+            assert!(parsed.cut_short);
+            assert_eq!(parsed.problems.len(), 1);
+            assert!(
+                parsed.problems[0].what.contains("words"),
+                "{}",
+                parsed.problems[0]
+            );
+        }
     }
 }

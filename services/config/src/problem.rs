@@ -15,7 +15,7 @@ pub struct Position {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
-    /// Words of the path joined by spaces; empty when the problem is the text as a whole.
+    /// Words of the path joined by spaces, or in policy.json `hosts.agent-1.allow.ips[3]`; empty when the problem is the text as a whole.
     pub path: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub position: Option<Position>,
@@ -31,8 +31,18 @@ impl Problem {
         what: impl Into<String>,
         fix: impl Into<String>,
     ) -> Self {
+        Self::at(path.join(" "), position, what, fix)
+    }
+
+    /// With a path that is not made of words, such as one into JSON.
+    pub(crate) fn at(
+        path: String,
+        position: Option<Position>,
+        what: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Self {
         Self {
-            path: path.join(" "),
+            path,
             position,
             what: what.into(),
             fix: fix.into(),

@@ -23,6 +23,8 @@ pub enum Kind {
     Group,
     /// A name chosen by the operator, below the word before it; holds other words.
     Named(Value),
+    /// Takes no value: it is there or not.
+    Flag,
     /// Takes one value.
     One(Value),
     /// Takes any number of values.
@@ -46,7 +48,7 @@ pub enum Place {
     Inside(&'static Level),
     /// A leaf: its value follows.
     Leaf(&'static Entry),
-    /// Behind a value: nothing follows.
+    /// Behind a value or a flag: nothing follows.
     End,
     /// The path left the schema.
     Unknown,
@@ -110,7 +112,7 @@ impl Level {
     pub fn names(&self) -> Option<Value> {
         match self.named.as_ref()?.0.kind {
             Kind::Named(value) => Some(value),
-            Kind::Group | Kind::One(_) | Kind::Many(_) => None,
+            Kind::Group | Kind::Flag | Kind::One(_) | Kind::Many(_) => None,
         }
     }
 
@@ -163,6 +165,9 @@ impl Level {
     fn as_place(&'static self) -> Place {
         match self.entry {
             Some(entry) if matches!(entry.kind, Kind::One(_) | Kind::Many(_)) => Place::Leaf(entry),
+            Some(Entry {
+                kind: Kind::Flag, ..
+            }) => Place::End,
             _ => Place::Inside(self),
         }
     }
@@ -171,7 +176,7 @@ impl Level {
 fn syntax(entry: &'static Entry) -> Next {
     let word = match entry.kind {
         Kind::Named(value) | Kind::One(value) | Kind::Many(value) => value.syntax(),
-        Kind::Group => String::new(),
+        Kind::Group | Kind::Flag => String::new(),
     };
     Next {
         word,

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::problem::Position;
+use crate::problem::{Position, Problem};
 use crate::schema::{self, Kind, Place};
 
 #[derive(Debug, Clone, Default)]
@@ -56,7 +56,7 @@ impl Node {
             .iter()
             .map(|(word, node)| (word.as_str(), node))
             .collect();
-        children.sort_by(|(a, _), (b, _)| natural(a).cmp(&natural(b)).then_with(|| a.cmp(b)));
+        children.sort_by(|(a, _), (b, _)| in_nature(a, b));
         children
     }
 
@@ -72,6 +72,15 @@ impl Node {
     }
 }
 
+/// Alphabetical order, numbers by value: eth2 before eth10.
+pub(crate) fn sort_words(words: &mut [&str]) {
+    words.sort_by(|a, b| in_nature(a, b));
+}
+
+fn in_nature(a: &str, b: &str) -> std::cmp::Ordering {
+    natural(a).cmp(&natural(b)).then_with(|| a.cmp(b))
+}
+
 /// Leading text and trailing number of a word.
 fn natural(word: &str) -> (&str, u64) {
     let head = word.trim_end_matches(|c: char| c.is_ascii_digit());
@@ -83,8 +92,10 @@ fn natural(word: &str) -> (&str, u64) {
 pub enum EditError {
     #[error("there is no path to set; write set <path> <value>")]
     Empty,
-    #[error("`{path}` is not there, so there is nothing to delete; show lists what is")]
+    #[error("`{path}` is not there; show lists what is")]
     Missing { path: String },
+    #[error("{0}")]
+    Refused(Problem),
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -184,8 +195,10 @@ fn prune(node: &mut Node, path: &[&str], place: Place) {
     let below = place.step(word);
     if let Some(child) = node.children.get_mut(*word) {
         prune(child, rest, below);
-        // A name stands for itself even when empty (`interfaces ethernet eth0`); a bare group says nothing.
-        let is_name = matches!(place, Place::Inside(level) if level.names().is_some());
+        // A name stands for itself even when empty (`interfaces ethernet eth0`); a bare group says nothing. A port alone
+        // means TCP: a delete that took its protocols must not open that instead.
+        let is_name = matches!(place, Place::Inside(level)
+            if level.names().is_some_and(|names| names != schema::Value::Port));
         if child.is_leaf() && !is_name {
             prune(node, &[word], place);
         }

@@ -31,14 +31,13 @@ const CONSOLE_WORDS: &[&str] = &[
 ];
 
 pub fn validate(tree: &Tree) -> Verdict {
-    let mut judge = Judge {
-        problems: Vec::new(),
-        path: Vec::new(),
-    };
-    judge.level(tree.root(), schema::root());
-    let document = Document::of(tree);
-    let (crossed, warnings) = cross::check(&document, tree);
-    let mut problems = judge.problems;
+    let mut problems = shape(tree);
+    let (document, read) = Document::read(tree);
+    problems.extend(read);
+    let doubt = problems
+        .iter()
+        .any(|problem| problem.concerns("service clawgress"));
+    let (crossed, warnings) = cross::check(&document, tree, doubt);
     problems.extend(crossed);
     // In the order of the text, where it is known, people correct a file from top to bottom.
     problems.sort_by_key(|problem| {
@@ -52,6 +51,16 @@ pub fn validate(tree: &Tree) -> Verdict {
         warnings,
         document,
     }
+}
+
+/// What is wrong with the words and values of a tree by themselves, whatever else it lacks.
+pub(crate) fn shape(tree: &Tree) -> Vec<Problem> {
+    let mut judge = Judge {
+        problems: Vec::new(),
+        path: Vec::new(),
+    };
+    judge.level(tree.root(), schema::root());
+    judge.problems
 }
 
 struct Judge {
@@ -82,6 +91,7 @@ impl Judge {
             }
             match below {
                 Place::Leaf(entry) => self.leaf(entry, child),
+                Place::End => self.flag(word, child),
                 _ if child.is_leaf()
                     && matches!(below, Place::Inside(l) if l.names().is_some()) =>
                 {
@@ -129,7 +139,7 @@ impl Judge {
         for (word, child) in values {
             self.value(value, word, child);
             if let Some((extra, extra_node)) = child.in_order().first() {
-                let fix = if value == Value::Text {
+                let fix = if matches!(value, Value::Text | Value::Label) {
                     "put a text with spaces in double quotes"
                 } else {
                     "remove it; each value is written on a line of its own"
@@ -140,6 +150,16 @@ impl Judge {
                     fix,
                 );
             }
+        }
+    }
+
+    fn flag(&mut self, word: &str, node: &Node) {
+        if let Some((extra, extra_node)) = node.in_order().first() {
+            self.report(
+                extra_node.position(),
+                format!("{word} takes no value, found `{extra}`"),
+                format!("write {word} alone, or delete it"),
+            );
         }
     }
 
@@ -174,13 +194,17 @@ impl Judge {
     }
 }
 
+fn is_text(entry: &Entry) -> bool {
+    matches!(entry.kind, Kind::One(Value::Text | Value::Label))
+}
+
 /// True if an unquoted text leaf stands before `at` on the same line: the unknown word is the text's second one.
 fn follows_text(at: Option<Position>, siblings: &Node, place: Place) -> bool {
     let Some(at) = at else { return false };
     siblings
         .in_order()
         .into_iter()
-        .filter(|(word, _)| matches!(place.step(word), Place::Leaf(entry) if entry.kind == Kind::One(Value::Text)))
+        .filter(|(word, _)| matches!(place.step(word), Place::Leaf(entry) if is_text(entry)))
         .flat_map(|(_, leaf)| leaf.in_order())
         .filter_map(|(_, value)| value.position())
         .any(|text| text.line == at.line && text.column < at.column)

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use crate::cidr::{Cidr, Wrong, refuse_special};
 use crate::nearest::nearest;
+use crate::policy::{DomainPattern, TimeOfDay, parts};
 
 /// What a leaf's value or a named node's name must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +29,21 @@ pub enum Value {
     Word(&'static [&'static str]),
     /// Text for people, one line.
     Text,
+    /// A domain, or a wildcard of one.
+    Domain,
+    /// The name of a host of the policy.
+    HostEntry,
+    /// A network that packets come from.
+    Source,
+    /// The reason shown with a domain.
+    Label,
+    TimeOfDay,
+    Kbps,
+    Bytes,
+    /// A gateway with its port.
+    Backend,
+    /// A file below /config.
+    File,
 }
 
 const ZONES: &str = include_str!("../data/zones.txt");
@@ -50,11 +66,19 @@ impl Value {
             Self::Host => "<name or address>".into(),
             Self::Server | Self::Address => "<address>".into(),
             Self::InterfaceAddress => "dhcp | <address>/<length>".into(),
-            Self::Network => "<network>/<length>".into(),
+            Self::Network | Self::Source => "<network>/<length>".into(),
             Self::Port => "<1-65535>".into(),
             Self::TimeZone => "<Area/City> | UTC".into(),
             Self::Word(words) => words.join(" | "),
             Self::Text => "\"<text>\"".into(),
+            Self::Domain => "<domain> | *.<domain>".into(),
+            Self::HostEntry => "<host>".into(),
+            Self::Label => "<label>".into(),
+            Self::TimeOfDay => "<hh:mm>".into(),
+            Self::Kbps => format!("<1-{}>", parts::MAX_KBPS),
+            Self::Bytes => "<bytes>".into(),
+            Self::Backend => "<name or address>:<port>".into(),
+            Self::File => "/config/<file>".into(),
         }
     }
 
@@ -75,7 +99,7 @@ impl Value {
                 }
                 other => other.map(drop),
             },
-            Self::Network => Cidr::parse_network(text).map(drop),
+            Self::Network => parts::network(text).map(drop),
             Self::Port => port(text).map(drop),
             Self::TimeZone => one_of(
                 text,
@@ -90,6 +114,15 @@ impl Value {
                 &format!("write one of: {}", words.join(", ")),
             ),
             Self::Text => text_line(text),
+            Self::Domain => DomainPattern::parse(text).map(drop),
+            Self::HostEntry => parts::host_name(text),
+            Self::Source => parts::source(text).map(drop),
+            Self::Label => parts::label(text),
+            Self::TimeOfDay => TimeOfDay::parse(text).map(drop),
+            Self::Kbps => parts::whole(text).and_then(parts::kbps).map(drop),
+            Self::Bytes => parts::whole(text).and_then(parts::cap_bytes).map(drop),
+            Self::Backend => parts::backend(text).map(drop),
+            Self::File => parts::file(text),
         }
     }
 }

@@ -1,11 +1,23 @@
 //! What the policy API and the console ask of clawgress-enforcer: one JSON line each way over a stream socket.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::UnixStream,
+};
+
+use crate::error::{ProbeError, within};
 
 /// Owner clawgress-enforcer, group clawgress-policy, mode 0660.
 pub const SOCKET: &str = "/run/clawgress/enforcer/control.sock";
+
+/// Where revisions lie, each as `<number>.json`; written by clawgress-policy alone, readable by group clawgress.
+pub const REVISIONS: &str = "/var/lib/clawgress/revisions";
+
+/// A link, replaced atomically, to the file of the revision that a boot begins with; absent: stay sealed.
+pub const BOOT_REVISION: &str = "/var/lib/clawgress/revisions/boot.json";
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "ask")]
@@ -19,6 +31,10 @@ pub enum Request {
         file: String,
     },
     Status,
+    /// Seal the box at once, and stay sealed until told otherwise.
+    Seal,
+    /// Every daemon is well again: put the last good revision back into force if the box was sealed meanwhile.
+    Resume,
     Telemetry {
         window: Window,
     },
@@ -28,6 +44,44 @@ pub enum Request {
     Zone {
         limit: usize,
     },
+}
+
+/// No reply is longer.
+pub const LONGEST_REPLY: u64 = 64 * 1024 * 1024;
+
+/// Asks once; an answer that is an `Error` is an error here.
+pub async fn ask(
+    socket: &Path,
+    request: &Request,
+    deadline: Duration,
+) -> Result<Reply, ProbeError> {
+    let doing = format!("asking clawgress-enforcer on {}", socket.display());
+    within(deadline, &doing, async {
+        let mut line =
+            serde_json::to_vec(request).map_err(|error| ProbeError::answer(&doing, error))?;
+        line.push(b'\n');
+        let mut stream = UnixStream::connect(socket)
+            .await
+            .map_err(ProbeError::io(&doing))?;
+        stream
+            .write_all(&line)
+            .await
+            .map_err(ProbeError::io(&doing))?;
+        let mut answer = Vec::new();
+        BufReader::new(stream.take(LONGEST_REPLY))
+            .read_until(b'\n', &mut answer)
+            .await
+            .map_err(ProbeError::io(&doing))?;
+        match serde_json::from_slice(&answer) {
+            Ok(Reply::Error { error }) => Err(ProbeError::answer(&doing, error)),
+            Ok(reply) => Ok(reply),
+            Err(error) => Err(ProbeError::answer(
+                &doing,
+                format!("{} bytes that are no reply: {error}", answer.len()),
+            )),
+        }
+    })
+    .await
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,11 +3,14 @@
 //!
 //! Nothing here decides what to do with an answer, restarts anything on its own, or keeps state between questions.
 
+pub mod admin;
+pub mod agents_resolver;
 pub mod control;
 pub mod error;
 pub mod front;
 pub mod health;
 pub mod pins;
+pub mod reload;
 pub mod resolver;
 pub mod ruleset;
 pub mod seal;

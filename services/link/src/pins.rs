@@ -24,6 +24,8 @@ pub enum FromResolver {
         revision: u64,
         error: Option<String>,
     },
+    /// What happened since the last such message; once a second, and only what is not zero.
+    Counted { counts: Vec<Count> },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +40,18 @@ pub struct Pin {
     pub name: String,
     pub addresses: Vec<IpAddr>,
     pub seconds: u32,
+}
+
+/// How often something happened to one principal and one registered domain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Count {
+    pub principal: String,
+    /// The rule's name where one matched, else the registered domain asked for; `other` when the table is full.
+    pub domain: String,
+    pub queries: u64,
+    pub cache_hits: u64,
+    /// By reason.
+    pub denied: Vec<(String, u64)>,
 }
 
 /// From the enforcer.

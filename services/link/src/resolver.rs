@@ -28,43 +28,49 @@ pub struct Denial {
 pub async fn probe(server: SocketAddr, deadline: Duration) -> Result<Denial, ProbeError> {
     let doing = format!("asking the resolver at {server} for a name that must be denied");
     within(deadline, &doing, async {
-        let query = question(random_name().map_err(|why| ProbeError::answer(&doing, why))?)?;
-        let packet = query
-            .to_vec()
-            .map_err(|error| ProbeError::answer(&doing, error))?;
-
-        let local: SocketAddr = if server.is_ipv4() {
-            "127.0.0.1:0"
-        } else {
-            "[::1]:0"
-        }
-        .parse()
-        .expect("a literal");
-        let socket = UdpSocket::bind(local)
-            .await
-            .map_err(ProbeError::io(&doing))?;
-        // Connected: answers from any other address never reach us, and a closed port is an error instead of silence.
-        socket
-            .connect(server)
-            .await
-            .map_err(ProbeError::io(&doing))?;
-        socket.send(&packet).await.map_err(ProbeError::io(&doing))?;
-
-        let mut buffer = [0; 4096];
-        loop {
-            let length = socket
-                .recv(&mut buffer)
-                .await
-                .map_err(ProbeError::io(&doing))?;
-            let answer = Message::from_vec(&buffer[..length])
-                .map_err(|error| ProbeError::answer(&doing, error))?;
-            // A late answer to an older probe on a reused port: not ours, keep listening until the deadline.
-            if answer.metadata.id == query.metadata.id && answer.queries == query.queries {
-                return judge(&answer).map_err(|why| ProbeError::answer(&doing, why));
-            }
-        }
+        let answer = ask(server, &doing).await?;
+        judge(&answer).map_err(|why| ProbeError::answer(&doing, why))
     })
     .await
+}
+
+/// Asks for a fresh random name and returns the answer to just that question.
+pub(crate) async fn ask(server: SocketAddr, doing: &str) -> Result<Message, ProbeError> {
+    let query = question(random_name().map_err(|why| ProbeError::answer(doing, why))?)?;
+    let packet = query
+        .to_vec()
+        .map_err(|error| ProbeError::answer(doing, error))?;
+
+    let local: SocketAddr = if server.is_ipv4() {
+        "127.0.0.1:0"
+    } else {
+        "[::1]:0"
+    }
+    .parse()
+    .expect("a literal");
+    let socket = UdpSocket::bind(local)
+        .await
+        .map_err(ProbeError::io(doing))?;
+    // Connected: answers from any other address never reach us, and a closed port is an error instead of silence.
+    socket
+        .connect(server)
+        .await
+        .map_err(ProbeError::io(doing))?;
+    socket.send(&packet).await.map_err(ProbeError::io(doing))?;
+
+    let mut buffer = [0; 4096];
+    loop {
+        let length = socket
+            .recv(&mut buffer)
+            .await
+            .map_err(ProbeError::io(doing))?;
+        let answer = Message::from_vec(&buffer[..length])
+            .map_err(|error| ProbeError::answer(doing, error))?;
+        // A late answer to an older probe on a reused port: not ours, keep listening until the deadline.
+        if answer.metadata.id == query.metadata.id && answer.queries == query.queries {
+            return Ok(answer);
+        }
+    }
 }
 
 fn question(name: Name) -> Result<Message, ProbeError> {

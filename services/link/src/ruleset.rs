@@ -69,6 +69,18 @@ pub async fn measure() -> Ruleset {
     }
 }
 
+/// The generation alone, which takes no longer however large the ruleset is. None: there is no ruleset of ours.
+pub async fn generation() -> Option<u32> {
+    let listing = tokio::process::Command::new(NFT)
+        .args(["-j", "list", "set", "inet", TABLE, GENERATION])
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(DEADLINE, listing).await.ok()?.ok()?;
+    let listing: Listing = serde_json::from_slice(&output.stdout).ok()?;
+    generation_in(&listing.nftables).ok()
+}
+
 /// Judges the output of `nft -j list table inet clawgress`.
 pub fn judge(nft_json: &str) -> Ruleset {
     let objects = match serde_json::from_str::<Listing>(nft_json) {
@@ -103,7 +115,7 @@ pub fn judge(nft_json: &str) -> Ruleset {
     let forward = policy_of("forward", NfHook::Forward);
     let output = policy_of("output", NfHook::Output);
 
-    let generation = match generation(&objects) {
+    let generation = match generation_in(&objects) {
         Ok(generation) => {
             if generation == SEALED {
                 faults.extend(opening_in_sealed_forward(&objects));
@@ -184,7 +196,7 @@ fn policy_word(policy: NfChainPolicy, name: &str, faults: &mut Vec<String>) -> S
 }
 
 /// The only element of the set that every ruleset of ours carries.
-fn generation(objects: &[Value]) -> Result<u32, String> {
+fn generation_in(objects: &[Value]) -> Result<u32, String> {
     let set: Box<Set<'_>> = typed(objects)
         .find_map(|object| match object {
             NfListObject::Set(set) if set.table == TABLE && set.name == GENERATION => Some(set),

@@ -115,7 +115,28 @@ pub async fn is_stopping(bus: &Connection) -> Result<bool, ProbeError> {
 
 /// Starts the unit and waits until systemd's job for it has ended; any end but `done` is an error.
 pub async fn start(bus: &Connection, unit: &str, deadline: Duration) -> Result<(), ProbeError> {
-    let doing = format!("starting {unit}");
+    job(bus, "StartUnit", format!("starting {unit}"), unit, deadline).await
+}
+
+/// Makes a running unit read its configuration again, and waits until that has ended.
+pub async fn reload(bus: &Connection, unit: &str, deadline: Duration) -> Result<(), ProbeError> {
+    job(
+        bus,
+        "ReloadUnit",
+        format!("reloading {unit}"),
+        unit,
+        deadline,
+    )
+    .await
+}
+
+async fn job(
+    bus: &Connection,
+    method: &str,
+    doing: String,
+    unit: &str,
+    deadline: Duration,
+) -> Result<(), ProbeError> {
     let result = within(deadline, &doing, async {
         let manager = manager(bus).await.map_err(ProbeError::bus(&doing))?;
         // Heard before asked: a job that ends at once must not be missed.
@@ -125,7 +146,7 @@ pub async fn start(bus: &Connection, unit: &str, deadline: Duration) -> Result<(
             .map_err(ProbeError::bus(&doing))?;
         subscribe(&manager).await.map_err(ProbeError::bus(&doing))?;
         let job: OwnedObjectPath = manager
-            .call("StartUnit", &(unit, "replace"))
+            .call(method, &(unit, "replace"))
             .await
             .map_err(ProbeError::bus(&doing))?;
         loop {

@@ -1,9 +1,17 @@
 //! The policy engine: what a revision means, as a pure index that every path asks. The daemon beside it is the API.
 //!
-//! No I/O, no clock: both are arguments.
+//! No clock and no I/O: both are arguments. The one exception is the revision's own file.
 
+pub mod clock;
+pub mod index;
 pub mod reason;
 pub mod revision;
+pub mod window;
 
+pub use clock::Moment;
+pub use index::{
+    CompiledScope, Index, IndexError, NameVerdict, Principal, PrincipalId, PrincipalKind,
+};
 pub use reason::Reason;
-pub use revision::{Card, LanCard, Logging, Network, Revision};
+pub use revision::{Card, LanCard, Logging, Network, Revision, RevisionError};
+pub use window::{Window, Zone};

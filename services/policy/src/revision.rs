@@ -1,9 +1,13 @@
 //! A revision: everything that enforcement is compiled from, under one rising number.
 
+mod file;
+
 use std::net::IpAddr;
 
 use clawgress_config::Cidr;
 use clawgress_config::policy::Policy;
+
+pub use file::{ContentError, RevisionError};
 
 /// What consumers compile. Two revisions of the same content differ in their number alone.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,8 +1,8 @@
-//! The network outside: leases, router advertisements, and something that answers at every address routed here.
-//! ICMP is answered by the kernel of the namespace.
+//! The network outside: leases, router advertisements, and something that answers at every address routed here:
+//! resolvers that know every name, and hosts that say who they are. ICMP is answered by the kernel of the namespace.
 
 use std::io::{IoSliceMut, Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,13 +13,16 @@ use nix::sys::socket::{
     sockopt,
 };
 use qemu_tests::frame::{ICMPV6, Ip, Mac, ethernet, icmpv6};
+use qemu_tests::names;
 use qemu_tests::packet_socket::PacketSocket;
 
 use crate::dhcp;
 
 const TCP_PORTS: [u16; 8] = [22, 25, 53, 80, 443, 853, 3128, 8080];
 const UDP_PORTS: [u16; 4] = [53, 123, 443, 33434];
-const GREETING: &[u8] = b"clawgress fake internet\n";
+/// Before the address at which it was reached.
+const GREETING: &str = "clawgress fake internet at";
+const DNS: u16 = 53;
 
 #[derive(clap::Args)]
 pub(crate) struct Settings {
@@ -41,14 +44,14 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<()> {
     for port in TCP_PORTS {
         let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))
             .with_context(|| format!("listening on TCP port {port}"))?;
-        std::thread::spawn(move || accept_all(&listener));
+        std::thread::spawn(move || accept_all(&listener, port));
     }
     for port in UDP_PORTS {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))
             .with_context(|| format!("listening on UDP port {port}"))?;
         setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)
             .with_context(|| format!("asking for the destination of UDP port {port}"))?;
-        std::thread::spawn(move || echo_all(&socket));
+        std::thread::spawn(move || echo_all(&socket, port));
     }
     let wire = PacketSocket::open(&settings.interface)?;
     let advertisement = router_advertisement(wire.mac()?, settings.prefix);
@@ -63,24 +66,69 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Greets and echoes one line; a client that says nothing is let go.
-fn accept_all(listener: &TcpListener) {
+/// Greets and echoes one line; a client that says nothing is let go. Port 53 speaks DNS, port 80 HTTP.
+fn accept_all(listener: &TcpListener, port: u16) {
     for stream in listener.incoming() {
-        let Ok(mut stream) = stream else { continue };
+        let Ok(stream) = stream else { continue };
         std::thread::spawn(move || {
             // A client that has gone is no business of ours.
-            let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
-            let _ = stream.write_all(GREETING);
-            let mut buffer = [0; 1500];
-            if let Ok(length) = stream.read(&mut buffer) {
-                let _ = stream.write_all(&buffer[..length]);
-            }
+            let _ = match port {
+                DNS => resolve(stream),
+                80 => serve_page(stream),
+                _ => greet(stream),
+            };
         });
     }
 }
 
-/// Sends every datagram back, from the address to which it came.
-fn echo_all(socket: &UdpSocket) {
+fn greeting(stream: &TcpStream) -> std::io::Result<String> {
+    let here = stream.local_addr()?.ip().to_canonical();
+    Ok(format!("{GREETING} {here}\n"))
+}
+
+fn greet(mut stream: TcpStream) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.write_all(greeting(&stream)?.as_bytes())?;
+    let mut buffer = [0; 1500];
+    let length = stream.read(&mut buffer)?;
+    stream.write_all(&buffer[..length])
+}
+
+fn serve_page(mut stream: TcpStream) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let mut request = Vec::new();
+    let mut buffer = [0; 1500];
+    while !request.windows(4).any(|end| end == b"\r\n\r\n") && request.len() < 16_384 {
+        match stream.read(&mut buffer)? {
+            0 => return Ok(()),
+            length => request.extend_from_slice(&buffer[..length]),
+        }
+    }
+    let page = greeting(&stream)?;
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        page.len()
+    );
+    stream.write_all((head + &page).as_bytes())
+}
+
+fn resolve(mut stream: TcpStream) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    loop {
+        let mut length = [0; 2];
+        stream.read_exact(&mut length)?;
+        let mut query = vec![0; usize::from(u16::from_be_bytes(length))];
+        stream.read_exact(&mut query)?;
+        let Some(answer) = names::answer(&query) else {
+            return Ok(());
+        };
+        let length = u16::try_from(answer.len()).unwrap_or(u16::MAX);
+        stream.write_all(&[&length.to_be_bytes()[..], &answer].concat())?;
+    }
+}
+
+/// Answers every datagram from the address to which it came: a query with an answer, anything else with itself.
+fn echo_all(socket: &UdpSocket, port: u16) {
     let mut buffer = [0; 2000];
     let mut control = nix::cmsg_space!(nix::libc::in_pktinfo);
     loop {
@@ -102,7 +150,12 @@ fn echo_all(socket: &UdpSocket) {
         let Some(mut info) = arrived_at else { continue };
         info.ipi_spec_dst = info.ipi_addr;
         info.ipi_ifindex = 0;
-        let body = [std::io::IoSlice::new(&buffer[..length])];
+        let answer = (port == DNS)
+            .then(|| names::answer(&buffer[..length]))
+            .flatten();
+        let body = [std::io::IoSlice::new(
+            answer.as_deref().unwrap_or(&buffer[..length]),
+        )];
         // An echo that cannot be sent is a lost datagram, as on any network.
         let _ = sendmsg(
             socket.as_raw_fd(),

@@ -1,6 +1,6 @@
 //! The lab's helper: each verb is one thing that runs inside a namespace of the network lab.
 //!
-//! All verbs but `dial` keep one manner: they print `ready`, work until their standard input closes, and print a last line.
+//! All verbs but `dial`, `converse` and `console` keep one manner: they print `ready`, work until their standard input closes, and print a last line.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -13,9 +13,14 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 mod capture;
+mod console;
+mod converse;
 mod dhcp;
 mod hammer;
+mod inject;
 mod internet;
+mod resolver;
+mod stream;
 
 #[derive(Parser)]
 #[command(about = "Helper of the Clawgress network lab; started by the VM tests")]
@@ -41,6 +46,27 @@ enum Verb {
     Hammer(Box<hammer::Settings>),
     /// Connect by TCP and print what the other side says first. Ends by itself
     Dial { to: SocketAddr },
+    /// Connect by TCP, say exactly what is told, and print what came of it. Ends by itself
+    Converse(converse::Settings),
+    /// Open many TCP connections and say nothing on them
+    Crowd { to: SocketAddr, count: usize },
+    /// Answer DNS queries for the names of the fake internet
+    Resolver { listen: SocketAddr },
+    /// Put frames, in hexadecimal digits, on a wire; prints how many it took and ends by itself
+    Inject {
+        interface: String,
+        frames: Vec<String>,
+    },
+    /// Give and take long streams on a TCP port
+    Streams { port: u16 },
+    /// One long stream, down or up; prints how it went and ends by itself
+    Stream(stream::Settings),
+    /// Count the datagrams that arrive on a UDP port
+    Count { port: u16 },
+    /// Send datagrams for a while; prints how many and ends by itself
+    Pour(stream::Datagrams),
+    /// Talk with a machine through the socket of its serial console
+    Console { socket: PathBuf },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -54,6 +80,15 @@ fn main() -> anyhow::Result<()> {
         Verb::Internet(settings) => internet::run(&settings)?,
         Verb::Hammer(settings) => hammer::run(&settings)?,
         Verb::Dial { to } => finish(&dial(to)?),
+        Verb::Converse(settings) => finish(&converse::run(&settings)?),
+        Verb::Crowd { to, count } => converse::crowd(to, count)?,
+        Verb::Resolver { listen } => resolver::run(listen)?,
+        Verb::Inject { interface, frames } => inject::run(&interface, &frames)?,
+        Verb::Streams { port } => stream::serve(port)?,
+        Verb::Stream(settings) => stream::run(&settings)?,
+        Verb::Count { port } => stream::count(port)?,
+        Verb::Pour(settings) => stream::pour(&settings)?,
+        Verb::Console { socket } => console::run(&socket)?,
     }
     Ok(())
 }

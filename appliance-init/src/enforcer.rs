@@ -1,0 +1,44 @@
+//! What the boot and the watch have to say to the enforcer: how it is, and that all is well again.
+
+use std::time::Duration;
+
+use anyhow::{Result, anyhow, bail};
+use clawgress_link::control::{self, Reply, Request, Status};
+
+use crate::paths::Paths;
+
+pub(crate) async fn status(paths: &Paths, deadline: Duration) -> Result<Status> {
+    match ask(paths, &Request::Status, deadline).await? {
+        Reply::Status(status) => Ok(*status),
+        other => bail!("asked for its status the enforcer said {other:?}"),
+    }
+}
+
+/// Has the last good revision put into force again, after the box had to be sealed.
+pub(crate) async fn resume(paths: &Paths, deadline: Duration) -> Result<String> {
+    match ask(paths, &Request::Resume, deadline).await? {
+        Reply::Report(report) if report.ok => {
+            Ok(format!("revision {} is in force again", report.revision))
+        }
+        Reply::Report(report) => {
+            let failed = report.stages.iter().find(|stage| !stage.ok);
+            let why = failed.map_or_else(
+                || "no stage says why".to_owned(),
+                |stage| format!("{}: {}", stage.name, stage.detail),
+            );
+            bail!(
+                "revision {} could not be put into force again: {why}",
+                report.revision
+            )
+        }
+        Reply::Status(status) => Ok(status.detail),
+        other => bail!("told to resume the enforcer said {other:?}"),
+    }
+}
+
+async fn ask(paths: &Paths, request: &Request, deadline: Duration) -> Result<Reply> {
+    // The error holds its cause already.
+    control::ask(&paths.enforcer_socket(), request, deadline)
+        .await
+        .map_err(|error| anyhow!("{error}"))
+}

@@ -1,0 +1,338 @@
+//! A booted box that enforces: an agent behind it reaches what the policy allows, by the name it asked for, and nothing
+//! else, whichever way it tries; and what a new revision forbids ends.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use qemu_tests::agent::{Agent, BOX_LAN_MAC, BOX_WAN_MAC};
+use qemu_tests::capture::Capture;
+use qemu_tests::frame::{Frame, TCP, UDP};
+use qemu_tests::lab::{Internet, Lab};
+use qemu_tests::machine::{Attach, Machine};
+use qemu_tests::media::Shelf;
+use qemu_tests::names::address_of;
+use qemu_tests::vm::Vm;
+use qemu_tests::{Case, Dist, Result, case, fail, require};
+
+use crate::{every_step_is_ok, no_unit_has_failed, the_kernel_is_sealed};
+
+const ALLOWED: &str = "api.allowed.example";
+const WILD: &str = "cdn.wild.example";
+const DENIED: &str = "evil.example";
+/// The fake internet's resolver.
+const RESOLVER: &str = "203.0.113.1";
+
+const CONFIG: &str = "interfaces {
+    ethernet eth0 {
+        address dhcp
+        role wan
+    }
+    ethernet eth1 {
+        address 10.66.0.1/24
+        address fd66::1/64
+        role lan
+    }
+}
+system {
+    name-server 203.0.113.1
+    ntp {
+        trust-hardware-clock
+    }
+}
+service {
+    clawgress {
+        enable
+        policy {
+            domain api.allowed.example {
+                label llm-provider
+            }
+            domain *.wild.example
+            ip 192.0.2.7/32
+            port 443
+            port 80
+        }
+    }
+}
+";
+
+/// The machines around the box, with all that passes outside on record.
+struct Scene {
+    vm: Vm,
+    agent: Agent,
+    outside: Capture,
+    _internet: Internet,
+    _lab: Lab,
+}
+
+fn scene(case: &Case) -> Result<Scene> {
+    let (dist, shelf) = (Dist::from_env()?, Shelf::new()?);
+    let volume = shelf.config_volume(CONFIG)?;
+    let lab = Lab::new()?;
+    let (outside, inside) = (lab.wire("outside")?, lab.wire("inside")?);
+    let internet = Internet::on(&lab, &outside)?;
+    let agent = Agent::on(&lab, &inside)?;
+    let (wan, lan) = (lab.tap(&outside)?, lab.tap(&inside)?);
+    let captured = lab.capture(case, &wan)?;
+    let mut vm = Machine::quick(&dist)
+        .medium(Attach::Virtio, &volume)
+        .tap_nic(&lab, &wan, &BOX_WAN_MAC.to_string())
+        .tap_nic(&lab, &lan, &BOX_LAN_MAC.to_string())
+        .power_on(case)?;
+    let report = case.step("it reaches enforcing", || vm.wait_enforcing())?;
+    every_step_is_ok(&report)?;
+    case.step("the committed revision is in force", || {
+        vm.run_until_ok(
+            "appliance-status() { /usr/lib/clawgress/appliance-init status; }; appliance-status | grep -q 'revision 1 is in force'",
+            Duration::from_secs(10),
+        )
+        .map(drop)
+    })?;
+    Ok(Scene {
+        vm,
+        agent,
+        outside: captured,
+        _internet: internet,
+        _lab: lab,
+    })
+}
+
+impl Scene {
+    /// What the agent's own resolver library would see.
+    fn dig(&self, question: &str) -> Result<String> {
+        self.agent
+            .host
+            .run(&format!("/usr/bin/dig +time=5 +tries=2 {question}"))
+    }
+
+    fn resolves(&self, name: &str, at: &str) -> Result {
+        let address = address_of(name).0.to_string();
+        let answer = self.dig(&format!("+short {name} @{at}"))?;
+        require!(
+            answer.trim() == address,
+            "{name} at {at}: {answer:?} instead of {address}"
+        );
+        Ok(())
+    }
+
+    fn is_denied(&self, question: &str, reason: &str) -> Result {
+        let answer = self.dig(question)?;
+        require!(answer.contains("status: NXDOMAIN"), "{question}:\n{answer}");
+        require!(
+            answer.contains("EDE: 15") && answer.contains(reason),
+            "{question} is denied without the reason {reason}:\n{answer}"
+        );
+        Ok(())
+    }
+
+    fn reaches(&self, address: &str) -> Result {
+        let said = self.agent.host.dial(address)?;
+        require!(
+            said.starts_with("clawgress fake internet at "),
+            "{address} said {said:?}"
+        );
+        Ok(())
+    }
+
+    fn does_not_reach(&self, address: &str) -> Result {
+        if let Ok(said) = self.agent.host.dial(address) {
+            fail!("{address} answered the agent: {said:?}");
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, policy: &str) -> Result {
+        self.vm
+            .run_ok(&format!("printf '%s' '{policy}' > /tmp/policy.json"))?;
+        self.vm
+            .run_within(
+                "clawgress import --policy /tmp/policy.json",
+                Duration::from_secs(30),
+            )
+            .and_then(|output| {
+                require!(output.status == 0, "the import ended with {output:?}");
+                Ok(())
+            })
+    }
+}
+
+#[test]
+fn an_agent_reaches_what_the_policy_allows_and_nothing_else() {
+    case("enforces", |case| {
+        let mut scene = scene(case)?;
+        what_is_allowed(case, &scene);
+        what_is_denied(case, &mut scene);
+        what_changes(case, &mut scene);
+        case.check("no unit has failed", || no_unit_has_failed(&mut scene.vm));
+        let Scene { vm, outside, .. } = scene;
+        drop(vm);
+        let frames = outside.stop()?;
+        case.check("outside went nothing but what was allowed", || {
+            only_allowed(&frames)
+        });
+        case.check("no resolver outside ever heard a denied name", || {
+            let heard = frames.iter().filter(|frame| {
+                let bytes = frame.bytes.to_ascii_lowercase();
+                bytes.windows(4).any(|window| window == b"evil") && frame.source_mac == BOX_WAN_MAC
+            });
+            let heard: Vec<String> = heard.map(Frame::describe).collect();
+            require!(heard.is_empty(), "{}", heard.join("\n"));
+            Ok(())
+        });
+        Ok(())
+    });
+}
+
+fn what_is_allowed(case: &Case, scene: &Scene) {
+    let (allowed, wild) = (address_of(ALLOWED), address_of(WILD));
+    let site = format!("{}:443", allowed.0);
+    case.check(
+        "an address is out of reach before its name is asked for",
+        || scene.does_not_reach(&site),
+    );
+    case.check("an allowed name resolves", || {
+        scene.resolves(ALLOWED, "10.66.0.1")
+    });
+    case.check("and its site answers at once", || scene.reaches(&site));
+    case.check("over IPv6 too", || {
+        scene.dig(&format!("+short AAAA {ALLOWED} @fd66::1"))?;
+        scene.reaches(&format!("[{}]:443", allowed.1))
+    });
+    case.check(
+        "a name below a wildcard resolves, its parent does not",
+        || {
+            scene.resolves(WILD, "10.66.0.1")?;
+            scene.reaches(&format!("{}:443", wild.0))?;
+            scene.is_denied("wild.example @10.66.0.1", "not-allowlisted")
+        },
+    );
+    case.check("an address of the policy is reached", || {
+        scene.reaches("192.0.2.7:443")
+    });
+    case.check("on its ports alone", || {
+        scene.does_not_reach("192.0.2.7:22")?;
+        scene.does_not_reach(&format!("{}:22", allowed.0))
+    });
+    case.check("other addresses are not", || {
+        scene.does_not_reach("192.0.2.8:443")?;
+        scene.does_not_reach("198.51.100.250:443")?;
+        scene.does_not_reach("[2001:db8:1::99]:443")
+    });
+}
+
+fn what_is_denied(case: &Case, scene: &mut Scene) {
+    case.check("a denied name is denied, with the reason", || {
+        scene.is_denied(&format!("{DENIED} @10.66.0.1"), "not-allowlisted")?;
+        scene.is_denied(
+            &format!("TXT secret.{DENIED} @10.66.0.1"),
+            "not-allowlisted",
+        )?;
+        scene.is_denied(
+            &format!("+dnssec +cdflag {DENIED} @fd66::1"),
+            "not-allowlisted",
+        )
+    });
+    case.check("another resolver is this one", || {
+        scene.resolves(ALLOWED, "8.8.8.8")?;
+        scene.is_denied(&format!("{DENIED} @1.1.1.1"), "not-allowlisted")?;
+        scene.is_denied(&format!("+tcp {DENIED} @8.8.8.8"), "not-allowlisted")
+    });
+    case.check("DNS over TLS is refused", || {
+        scene.does_not_reach("1.1.1.1:853")
+    });
+    case.check("inside addresses of an allowed name are stripped", || {
+        let answer = scene.dig("+short rebind.wild.example @10.66.0.1")?;
+        require!(answer.trim().is_empty(), "{answer}");
+        let answer = scene.dig("+short AAAA rebind.wild.example @10.66.0.1")?;
+        require!(answer.trim().is_empty(), "{answer}");
+        Ok(())
+    });
+    case.check("the appliance's own ports are shut", || {
+        for port in [22, 443, 3128, 8440] {
+            scene.does_not_reach(&format!("10.66.0.1:{port}"))?;
+        }
+        Ok(())
+    });
+    case.check("the console says what is enforced", || {
+        let status = scene.vm.run_ok("clawgress status")?;
+        require!(
+            status.contains('1') && status.contains("enforcing"),
+            "{status}"
+        );
+        let zone = scene.vm.run_ok("clawgress rpz")?;
+        require!(zone.contains(ALLOWED), "{zone}");
+        Ok(())
+    });
+}
+
+fn what_changes(case: &Case, scene: &mut Scene) {
+    let site = format!("{}:443", address_of(ALLOWED).0);
+    case.check("a killed resolver seals the box, which then heals", || {
+        scene.vm.run_ok("systemctl stop named")?;
+        scene.vm.run_until_ok(
+            "nft list set inet clawgress generation | grep -q 'elements = { 0x00000000 }'",
+            Duration::from_secs(5),
+        )?;
+        the_kernel_is_sealed(&mut scene.vm)?;
+        scene.does_not_reach(&site)?;
+        scene.vm.run_ok("systemctl start named")?;
+        scene.vm.wait_enforcing()?;
+        scene.vm.run_until_ok(
+            "! nft list set inet clawgress generation | grep -q 'elements = { 0x00000000 }'",
+            Duration::from_secs(20),
+        )?;
+        scene.resolves(ALLOWED, "10.66.0.1")?;
+        scene.reaches(&site)
+    });
+    case.check("a revision forbids what it leaves out", || {
+        scene.commit(r#"{"version":1,"allow":{"domains":["other.example"],"ports":[443]}}"#)?;
+        scene.is_denied(&format!("{ALLOWED} @10.66.0.1"), "not-allowlisted")?;
+        scene.does_not_reach(&site)?;
+        scene.resolves("other.example", "10.66.0.1")?;
+        scene.reaches(&format!("{}:443", address_of("other.example").0))
+    });
+    case.check("a broken policy changes nothing", || {
+        scene
+            .vm
+            .run_ok("printf '{\"version\":1,\"alow\":{}}' > /tmp/bad.json")?;
+        let output = scene.vm.run("clawgress import --policy /tmp/bad.json")?;
+        require!(
+            output.status == 1 && output.stdout.contains("alow") && output.stdout.contains("allow"),
+            "{output:?}"
+        );
+        scene.resolves("other.example", "10.66.0.1")
+    });
+}
+
+/// Every TCP and UDP packet of the box goes to an allowed site on an allowed port, to its resolver, or for an address.
+fn only_allowed(frames: &[Frame]) -> Result {
+    let names = [ALLOWED, WILD, "other.example"];
+    let mut sites: Vec<IpAddr> = vec!["192.0.2.7".parse().unwrap_or(IpAddr::from([0, 0, 0, 0]))];
+    for name in names {
+        let (v4, v6) = address_of(name);
+        sites.extend([IpAddr::from(v4), IpAddr::from(v6)]);
+    }
+    let resolver: IpAddr = RESOLVER.parse().unwrap_or(IpAddr::from([0, 0, 0, 0]));
+    let strange: Vec<String> = frames
+        .iter()
+        .filter(|frame| frame.source_mac == BOX_WAN_MAC)
+        .filter(|frame| matches!(frame.protocol, Some(TCP | UDP)))
+        .filter(|frame| {
+            let Some(to) = frame.destination else {
+                return true;
+            };
+            let port = frame.destination_port;
+            let site = sites.contains(&to) && matches!(port, Some(80 | 443));
+            let asks = to == resolver && port == Some(53);
+            let lease = matches!(port, Some(67 | 547));
+            !site && !asks && !lease
+        })
+        .map(Frame::describe)
+        .collect();
+    require!(
+        strange.is_empty(),
+        "{} frames:\n{}",
+        strange.len(),
+        strange[..strange.len().min(20)].join("\n")
+    );
+    Ok(())
+}

@@ -1,0 +1,211 @@
+-- What a TLS ClientHello and an HTTP Host header say about the name they are for. Both are written by agents.
+--
+-- Owns a fetch, a converter and an action for haproxy:
+--   lua.clawgress_hello  what the agent sent so far -> "ok|<name>|<key>", or the word of the reason why there is no name
+--   lua.clawgress_host   a Host header              -> "ok|<name>|<key>", or the word of the reason
+--   lua.clawgress_say    logs the line in txn.line: that a flow was let through is said before it ends
+-- A key is the name with its labels in reverse order and an end mark: com.example.www$. The lists hold exact names
+-- in the same form and wildcards without the mark, ending in a dot (com.example.): the longest prefix in a list is the
+-- rule that counts, and no name is ever the prefix of another by accident.
+--
+-- Never guesses: whatever is not exactly as it must be is a reason. Never keeps anything from one flow to the next,
+-- never copies the hello, never makes more strings than there are labels in one name. Lua 5.3 and 5.4.
+
+local byte, sub, lower, concat = string.byte, string.sub, string.lower, table.concat
+local type = type
+
+-- Nothing below may reach the machine, whatever it would be talked into.
+for _, global in ipairs({ "os", "io", "debug", "package", "require", "load", "loadfile", "dofile", "loadstring" }) do
+	_G[global] = nil
+end
+
+local LONGEST_NAME = 253
+local LONGEST_LABEL = 63
+local MOST_EXTENSIONS = 64
+
+local NOT_TLS, MALFORMED, NO_SNI, ECH = "not-tls", "malformed-hello", "no-sni", "ech"
+
+-- Extension types.
+local SERVER_NAME = 0
+local ENCRYPTED_CLIENT_HELLO = 0xfe0d
+-- The drafts before it.
+local ENCRYPTED_SERVER_NAME = 0xffce
+
+-- Two bytes of text at an offset; nil past the end.
+local function two(text, at)
+	local high, low = byte(text, at, at + 1)
+	if not low then
+		return nil
+	end
+	return high * 256 + low
+end
+
+-- "ok|name|key" of the bytes from first to last, or nil if they are not a host name. What a name may be is what DNS
+-- and this appliance's configuration call one: labels of letters, digits, hyphens and underscores joined by single
+-- dots, none at the end, the last label not a number (so that no address in any notation passes for a name).
+local function named(text, first, last)
+	local length = last - first + 1
+	if length < 1 or length > LONGEST_NAME then
+		return nil
+	end
+	local name = lower(sub(text, first, last))
+	local labels, count = {}, 0
+	local start = 1
+	local numeric = true
+	for at = 1, length + 1 do
+		local character = byte(name, at)
+		if character == 46 or character == nil then
+			local size = at - start
+			if size < 1 or size > LONGEST_LABEL or byte(name, start) == 45 or byte(name, at - 1) == 45 then
+				return nil
+			end
+			count = count + 1
+			labels[count] = sub(name, start, at - 1)
+			start = at + 1
+			if character then
+				numeric = true
+			end
+		elseif character >= 97 and character <= 122 or character == 45 or character == 95 then
+			numeric = false
+		elseif character < 48 or character > 57 then
+			return nil
+		end
+	end
+	-- 0x7f000001 is an address to some, too.
+	local top = labels[count]
+	if numeric or byte(top, 1) == 48 and byte(top, 2) == 120 then
+		return nil
+	end
+	for from = 1, count // 2 do
+		local to = count + 1 - from
+		labels[from], labels[to] = labels[to], labels[from]
+	end
+	return "ok|" .. name .. "|" .. concat(labels, ".") .. "$"
+end
+
+-- Inside a server_name extension: one list, in it one entry, of type host_name.
+local function server_name(text, first, last)
+	if last - first + 1 < 6 or two(text, first) ~= last - first - 1 or byte(text, first + 2) ~= 0 then
+		return MALFORMED
+	end
+	-- A second entry, of whatever type, would be left over here.
+	if two(text, first + 3) ~= last - first - 4 then
+		return MALFORMED
+	end
+	return named(text, first + 5, last) or MALFORMED
+end
+
+-- The extensions, which must fill the rest of the hello exactly.
+local function extensions(text, at, last)
+	local found, name = {}, NO_SNI
+	local hidden = false
+	local count = 0
+	while at <= last do
+		local kind, length = two(text, at), two(text, at + 2)
+		if at + 3 > last or not length or at + 3 + length > last then
+			return MALFORMED
+		end
+		count = count + 1
+		if count > MOST_EXTENSIONS or found[kind] then
+			return MALFORMED
+		end
+		found[kind] = true
+		if kind == SERVER_NAME then
+			name = server_name(text, at + 4, at + 3 + length)
+			if name == MALFORMED then
+				return MALFORMED
+			end
+		elseif kind == ENCRYPTED_CLIENT_HELLO or kind == ENCRYPTED_SERVER_NAME then
+			hidden = true
+		end
+		at = at + 4 + length
+	end
+	-- Some hosts would go by what is hidden and not by the name outside.
+	if hidden then
+		return ECH
+	end
+	return name
+end
+
+-- A vector of bytes with a length of one byte: where it ends.
+local function after_short(text, at, last, least, most, unit)
+	local length = byte(text, at)
+	if not length or at > last or length < least or length > most or length % unit ~= 0 or at + length > last then
+		return nil
+	end
+	return at + 1 + length
+end
+
+local function hello(text)
+	if type(text) ~= "string" or byte(text, 1) ~= 22 then
+		return NOT_TLS
+	end
+	-- Record: type, version 3.0 to 3.3 (no implementation writes another in its first record), length.
+	local major, minor = byte(text, 2, 3)
+	local length = two(text, 4)
+	if not length or major ~= 3 or minor > 3 then
+		return MALFORMED
+	end
+	local last = 5 + length
+	-- Handshake: type client_hello, a length of three bytes that must be the record's: a hello that goes on in a second
+	-- record, or shares its record with something else, is one that two readers may read differently.
+	local high = byte(text, 7)
+	local rest = two(text, 8)
+	if length < 42 or #text < last or byte(text, 6) ~= 1 or not rest or high * 65536 + rest ~= length - 4 then
+		return MALFORMED
+	end
+	-- Version of the hello: 3.1 to 3.3, and 3.3 for all that is newer.
+	major, minor = byte(text, 10, 11)
+	if major ~= 3 or minor < 1 or minor > 3 then
+		return MALFORMED
+	end
+	-- 32 bytes of random; session id; cipher suites; compression methods.
+	local at = after_short(text, 44, last, 0, 32, 1)
+	if not at then
+		return MALFORMED
+	end
+	local suites = two(text, at)
+	if at + 1 > last or not suites or suites < 2 or suites % 2 ~= 0 or at + 1 + suites > last then
+		return MALFORMED
+	end
+	at = after_short(text, at + 2 + suites, last, 1, 255, 1)
+	if not at then
+		return MALFORMED
+	end
+	if at > last then
+		-- A hello from before there were extensions.
+		return NO_SNI
+	end
+	local all = two(text, at)
+	if at + 1 > last or not all or at + 1 + all ~= last then
+		return MALFORMED
+	end
+	return extensions(text, at + 2, last)
+end
+
+local NOT_HTTP, HOST_MISMATCH = "not-http", "host-mismatch"
+
+-- A Host header: a name, and no port but 80.
+local function host(text)
+	if type(text) ~= "string" or #text == 0 then
+		return NOT_HTTP
+	end
+	local last = #text
+	if last > 3 and sub(text, last - 2) == ":80" then
+		last = last - 3
+	end
+	return named(text, 1, last) or HOST_MISMATCH
+end
+
+-- An error in here must not become a pass: haproxy leaves the variable unset then, and nothing is allowed by that.
+-- A converter would get the hello up to its first NUL byte only; a fetch gets all of it.
+core.register_fetches("clawgress_hello", function(txn)
+	return hello(txn.f:req_payload(0, 0))
+end)
+core.register_converters("clawgress_host", host)
+core.register_action("clawgress_say", { "tcp-req", "http-req" }, function(txn)
+	local line = txn:get_var("txn.line")
+	if line then
+		txn:Info(line)
+	end
+end)

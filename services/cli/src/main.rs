@@ -1,0 +1,43 @@
+//! `clawgress`: the console commands. Wires arguments, the question to the policy API, and what is shown of the answer.
+
+mod arguments;
+mod ask;
+#[cfg(test)]
+mod golden;
+mod show;
+mod style;
+mod telemetry;
+
+use std::{io::IsTerminal, process::ExitCode};
+
+use clap::Parser;
+
+use crate::{
+    arguments::{Arguments, Spoken},
+    ask::Failure,
+    style::Style,
+};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse_from(Spoken::words(std::env::args_os())) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are answers; everything else is wrong usage. A closed pipe is nobody's fault.
+            let _ = error.print();
+            return if error.use_stderr() {
+                ExitCode::from(Failure::USAGE)
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    let style = Style::of(std::io::stdout().is_terminal() && !arguments.json);
+    match ask::run(&arguments, style).await {
+        Ok(text) => show::print(&text),
+        Err(failure) => {
+            show::complain(&failure, arguments.json);
+            ExitCode::from(failure.code())
+        }
+    }
+}

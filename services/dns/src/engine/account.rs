@@ -1,0 +1,92 @@
+//! Whatever was decided is counted once, and a denial is an event.
+
+use std::time::Instant;
+
+use clawgress_link::pins::Count;
+use clawgress_policy::Reason;
+
+use super::{Allowed, Asker, Engine, lock};
+use crate::answer::Answer;
+use crate::counts::{Outcome, registered_domain};
+use crate::events::Deny;
+use crate::question::Question;
+use crate::rules::{Rules, Who};
+
+/// Stands for whoever is no principal.
+const NOBODY: &str = "-";
+
+impl Engine {
+    pub(super) fn answered(&self, allowed: &Allowed<'_>, cache_hit: bool) {
+        let outcome = Outcome {
+            cache_hit,
+            denied: None,
+        };
+        lock(&self.counts).add(allowed.who.name(), allowed.pattern, outcome);
+    }
+
+    /// Allowed, and yet without an answer.
+    pub(super) fn failed(&self, allowed: &Allowed<'_>) {
+        let outcome = Outcome {
+            cache_hit: false,
+            denied: Some(Reason::Unavailable),
+        };
+        lock(&self.counts).add(allowed.who.name(), allowed.pattern, outcome);
+    }
+
+    /// The same where the rule is not at hand.
+    pub(super) fn failed_for(&self, question: &Question, asker: Asker, what: &str) -> Answer {
+        let rules = self.rules.load();
+        let who = rules.as_deref().and_then(|rules| match asker {
+            Asker::Agent(source) => rules.agent(source),
+            Asker::Front => Some(Who::Front),
+        });
+        let outcome = Outcome {
+            cache_hit: false,
+            denied: Some(Reason::Unavailable),
+        };
+        let domain = registered_domain(question.name.as_deref().unwrap_or_default());
+        lock(&self.counts).add(who.map_or(NOBODY, Who::name), domain, outcome);
+        Answer::failed(what)
+    }
+
+    pub(super) fn denied(
+        &self,
+        question: &Question,
+        asker: Asker,
+        by: Option<(&Rules, Option<Who<'_>>)>,
+        reason: Reason,
+        label: Option<&str>,
+    ) {
+        let principal = by.and_then(|(_, who)| who).map_or(NOBODY, Who::name);
+        let outcome = Outcome {
+            cache_hit: false,
+            denied: Some(reason),
+        };
+        let domain = registered_domain(question.name.as_deref().unwrap_or_default());
+        lock(&self.counts).add(principal, domain, outcome);
+        // Without a policy the box is sealed; that is one fact, not one event for each question.
+        let Some((rules, _)) = by.filter(|(rules, _)| rules.deny_log) else {
+            return;
+        };
+        let deny = Deny {
+            principal,
+            source: asker.source(),
+            name: &question.shown(),
+            kind: question.kind().to_string(),
+            reason,
+            label,
+            revision: rules.revision,
+        };
+        lock(&self.events).deny(&deny, Instant::now());
+    }
+
+    /// What was counted since the last time.
+    pub fn take_counts(&self) -> Vec<Count> {
+        lock(&self.counts).take()
+    }
+
+    /// To be called about once a second.
+    pub fn report_suppressed(&self) {
+        lock(&self.events).report_suppressed(Instant::now());
+    }
+}

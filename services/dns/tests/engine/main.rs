@@ -1,0 +1,5 @@
+//! The engine between its neighbours: every promise about what is answered, asked and pinned, one test each.
+
+mod failing;
+mod policy;
+mod world;

@@ -1,0 +1,253 @@
+//! From a revision's file to everything that would enforce it, and the dry checks of each part. Changes nothing but
+//! the directory in which it checks.
+
+use std::io::Read;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clawgress_policy::{Index, Moment, Revision};
+use sha2::{Digest, Sha256};
+
+use super::config::Config;
+use super::shared::{CapKey, InForce};
+use crate::apply::files::{self, Tree};
+use crate::apply::nft;
+use crate::apply::run::run;
+use crate::front::{self, Places, Rendered};
+use crate::plan::{self, Carry, Zones};
+
+/// For one zone, or a configuration.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A revision, compiled as far as it does not depend on the moment.
+#[derive(Clone)]
+pub(super) struct Candidate {
+    pub(super) file: PathBuf,
+    /// Of the file, so that another content under the same number is told from this one.
+    pub(super) digest: Arc<str>,
+    pub(super) revision: Arc<Revision>,
+    pub(super) index: Arc<Index>,
+    pub(super) zones: Arc<Zones>,
+}
+
+impl Candidate {
+    /// Reads and compiles; takes a while for a million names.
+    pub(super) async fn read(file: PathBuf) -> Result<Self, String> {
+        tokio::task::spawn_blocking(move || {
+            let digest = digest(&file)?;
+            let revision = Revision::read(&file).map_err(|error| error.to_string())?;
+            let index = Index::of(&revision).map_err(|error| error.to_string())?;
+            let zones = Arc::new(Zones::of(&revision, &index));
+            Ok(Self {
+                file,
+                digest,
+                revision: Arc::new(revision),
+                index: Arc::new(index),
+                zones,
+            })
+        })
+        .await
+        .unwrap_or_else(|error| Err(format!("compiling ended early: {error}")))
+    }
+
+    /// The one in force, to be compiled again at another moment.
+    pub(super) fn again(in_force: &InForce) -> Self {
+        Self {
+            file: in_force.file.clone(),
+            digest: Arc::clone(&in_force.digest),
+            revision: Arc::clone(&in_force.revision),
+            index: Arc::clone(&in_force.index),
+            zones: Arc::clone(&in_force.plan.zones),
+        }
+    }
+
+    pub(super) fn plan(&self, moment: Moment, generation: u32, carry: &Carry) -> plan::Plan {
+        let zones = Arc::clone(&self.zones);
+        plan::compile_with(
+            &self.revision,
+            &self.index,
+            moment,
+            generation,
+            carry,
+            zones,
+        )
+    }
+
+    pub(super) fn front(
+        &self,
+        moment: Moment,
+        over_cap: &std::collections::BTreeSet<CapKey>,
+        places: &Places,
+    ) -> Rendered {
+        let own = own_addresses();
+        let input = front::Input {
+            revision: &self.revision,
+            index: &self.index,
+            moment,
+            over_cap,
+            own: &own,
+        };
+        front::render(&input, places)
+    }
+}
+
+fn digest(file: &Path) -> Result<Arc<str>, String> {
+    let failed = |error: std::io::Error| format!("reading {}: {error}", file.display());
+    let mut hash = Sha256::new();
+    let mut reader = std::fs::File::open(file).map_err(failed)?;
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match reader.read(&mut buffer).map_err(failed)? {
+            0 => break,
+            length => hash.update(buffer.get(..length).unwrap_or_default()),
+        }
+    }
+    let hex = hash
+        .finalize()
+        .iter()
+        .fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+    Ok(hex.into())
+}
+
+/// What the cards have right now, whoever gave it to them.
+fn own_addresses() -> Vec<IpAddr> {
+    let Ok(cards) = nix::ifaddrs::getifaddrs() else {
+        return Vec::new();
+    };
+    let mut own: Vec<IpAddr> = cards
+        .filter_map(|card| {
+            let address = card.address?;
+            let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
+            let v6 = address.as_sockaddr_in6().map(|v6| IpAddr::from(v6.ip()));
+            v4.or(v6)
+        })
+        .filter(|address| !address.is_loopback())
+        .collect();
+    own.sort_unstable();
+    own.dedup();
+    own
+}
+
+/// haproxy's configuration, in the directory of generated files.
+pub(super) const FRONT_CONFIG: &str = "haproxy.cfg";
+
+/// The files that a front's configuration names, below its directory. Those that haproxy wants joined are read here.
+pub(super) fn front_tree(front: &Rendered, directory: &str) -> Result<Tree, String> {
+    let mut tree = Tree::new();
+    for (name, text) in &front.maps {
+        tree.insert(name.file().to_owned(), text.clone());
+    }
+    for joined in &front.joined {
+        let mut text = String::new();
+        for part in &joined.of {
+            let read = std::fs::read_to_string(part);
+            text += &read.map_err(|error| format!("reading {part}: {error}"))?;
+        }
+        let name = Path::new(&joined.path)
+            .strip_prefix(directory)
+            .unwrap_or(Path::new(&joined.path));
+        tree.insert(name.display().to_string(), text);
+    }
+    Ok(tree)
+}
+
+/// Where parts are checked before they are anywhere else.
+pub(super) fn check_directory(config: &Config) -> PathBuf {
+    config.run("check")
+}
+
+/// Tries a transaction.
+pub(super) async fn check_nft(config: &Config, transaction: &str) -> Result<String, String> {
+    let checked = nft::check(&config.programs.nft, transaction).await;
+    checked.map_err(|error| error.to_string())?;
+    Ok("the kernel would take the ruleset".to_owned())
+}
+
+/// Checks the configuration of named and those zones that differ from what is served.
+pub(super) async fn check_named(
+    config: &Config,
+    plan: &plan::Plan,
+    before: Option<&plan::Plan>,
+) -> Result<String, String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let zones = match before {
+        Some(before) => plan.zones.changed(&before.zones),
+        None => plan.zones.zones.iter().collect(),
+    };
+    let directory = check_directory(config).join("named");
+    let mut tree = Tree::from([("named.conf".to_owned(), plan.named.text.clone())]);
+    tree.extend(
+        zones
+            .iter()
+            .map(|zone| (zone.file.clone(), zone.text.clone())),
+    );
+    files::write_fresh(&directory, &tree, None).map_err(|error| text(&error))?;
+    if before.is_none_or(|before| before.named != plan.named) {
+        let path = directory.join("named.conf").display().to_string();
+        let program = &config.programs.named_checkconf;
+        run(
+            "checking named's configuration",
+            program,
+            &[&path],
+            None,
+            DEADLINE,
+        )
+        .await
+        .map_err(|error| text(&error))?;
+    }
+    for zone in &zones {
+        let path = directory.join(&zone.file).display().to_string();
+        let doing = format!("checking the policy zone {}", zone.name);
+        let program = &config.programs.named_checkzone;
+        run(&doing, program, &["-q", &zone.name, &path], None, DEADLINE)
+            .await
+            .map_err(|error| text(&error))?;
+    }
+    Ok(format!(
+        "{} of {} policy zones changed, {} names",
+        zones.len(),
+        plan.zones.zones.len(),
+        plan.zones.names
+    ))
+}
+
+/// Checks haproxy's configuration, if it is another than what runs: the text for the checking directory, with its maps.
+pub(super) async fn check_haproxy(
+    config: &Config,
+    front: &Rendered,
+    trial: &Rendered,
+    trial_places: &Places,
+    before: Option<&Rendered>,
+) -> Result<String, String> {
+    if before.is_some_and(|before| before.config == front.config && before.joined == front.joined) {
+        return Ok("only the maps change".to_owned());
+    }
+    let directory = Path::new(&trial_places.directory);
+    let mut tree = front_tree(trial, &trial_places.directory)?;
+    // The key of the policy API's front is haproxy's alone. The words that name it never change: they are left out here.
+    let key = format!(" ssl crt {} alpn h2,http/1.1", trial_places.certificate);
+    tree.insert(FRONT_CONFIG.to_owned(), trial.config.replace(&key, ""));
+    files::write_fresh(directory, &tree, None).map_err(|error| error.to_string())?;
+    let path = directory.join(FRONT_CONFIG).display().to_string();
+    let arguments = ["-c", "-q", "-f", &path];
+    run(
+        "checking haproxy's configuration",
+        &config.programs.haproxy,
+        &arguments,
+        None,
+        DEADLINE,
+    )
+    .await
+    .map_err(|error| error.to_string())?;
+    Ok("haproxy would take its configuration".to_owned())
+}
+
+/// As the front's places, but where nobody reads from.
+pub(super) fn trial_places(config: &Config) -> Places {
+    Places {
+        directory: check_directory(config).join("front").display().to_string(),
+        ..config.places()
+    }
+}

@@ -1,0 +1,21 @@
+//! The daemon around the plan: state, sockets, clock, and the loop that keeps a revision in force.
+
+mod applied;
+mod back;
+mod candidate;
+mod caps;
+mod carry;
+mod clock;
+pub mod config;
+mod control;
+mod discipline;
+mod enforce;
+mod flows;
+mod keeper;
+mod observe;
+mod quotas;
+mod resolver;
+mod serve;
+mod shared;
+
+pub use serve::serve;

@@ -1,0 +1,91 @@
+//! Starts everything in the order in which the parts need each other, and ends when it is told to.
+//!
+//! An end changes nothing in the kernel: the ruleset stays, and the next process takes it over.
+
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow};
+use tokio::runtime::Handle;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use super::clock::Clock;
+use super::config::Config;
+use super::control::{self, Control};
+use super::keeper::{Keeper, sealed_status};
+use super::shared::Shared;
+use super::{candidate, flows, observe, quotas, resolver};
+use crate::apply::files;
+use crate::kernel::Socket;
+use crate::pins::Pinner;
+
+/// Orders that may wait; one at a time is obeyed.
+const ORDERS: usize = 16;
+
+/// Runs until SIGTERM or SIGINT.
+pub async fn serve(config: Config) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    make_directories(&config).map_err(|error| anyhow!(error))?;
+
+    let pinner = Pinner::open(&config.run("pins.journal"), config.limits())?;
+    let (loaded, loads) = mpsc::channel(64);
+    let clock = Clock::open(&config.state);
+    let front_log =
+        flows::open(&config.places().log, config.group).map_err(|error| anyhow!(error))?;
+    let pins = resolver::open(&config).map_err(|error| anyhow!(error))?;
+    let listener = control::open(&config).map_err(|error| anyhow!(error))?;
+    let shared = Arc::new(Shared::new(config, pinner, loaded));
+
+    observe::denials(Arc::clone(&shared), Handle::current()).map_err(|error| anyhow!(error))?;
+    observe::ended_flows(Arc::clone(&shared), Handle::current()).map_err(|error| anyhow!(error))?;
+    let (orders, obeyed) = mpsc::channel(ORDERS);
+    let (status, told) = watch::channel(sealed_status("starting"));
+    let keeper = Keeper::new(Arc::clone(&shared), clock, Socket::open()?, loads, status);
+    tokio::spawn(resolver::serve(Arc::clone(&shared), pins));
+    tokio::spawn(resolver::sweep(Arc::clone(&shared)));
+    tokio::spawn(flows::keep(
+        Arc::clone(&shared),
+        front_log,
+        Socket::to_sockets()?,
+    ));
+    tokio::spawn(observe::meters(Arc::clone(&shared), Socket::open()?));
+    tokio::spawn(quotas::keep(
+        Arc::clone(&shared),
+        orders.clone(),
+        Socket::open()?,
+    ));
+    tokio::spawn(Control::new(Arc::clone(&shared), orders, told).serve(listener));
+    let keeping = tokio::spawn(keeper.run(obeyed));
+    sd_notify::notify(&[sd_notify::NotifyState::Ready])
+        .context("telling systemd that the service is ready")?;
+    tracing::info!("listening");
+
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        // Without it nothing is enforced any more, nor would a window close: systemd starts the process again.
+        ended = keeping => return Err(anyhow!("the keeper ended early: {ended:?}")),
+    }
+    tracing::info!("ending; the kernel goes on enforcing");
+    // Best effort: systemd learns the same from our exit.
+    sd_notify::notify(&[sd_notify::NotifyState::Stopping]).ok();
+    Ok(())
+}
+
+/// Makes the directories of this process; what is generated lets its group in.
+fn make_directories(config: &Config) -> Result<(), String> {
+    let generated = [config.run(""), config.run("front"), config.run("zones")];
+    for path in generated.iter().chain([&config.state]) {
+        let failed = |error: &dyn std::fmt::Display| format!("making {}: {error}", path.display());
+        std::fs::create_dir_all(path).map_err(|error| failed(&error))?;
+        let (mode, group) = if *path == config.state {
+            (0o700, None)
+        } else {
+            (0o750, config.group)
+        };
+        files::admit(path, mode, group).map_err(|error| failed(&error))?;
+    }
+    let check = candidate::check_directory(config);
+    files::write_fresh(&check, &files::Tree::new(), None).map_err(|error| error.to_string())
+}

@@ -1,0 +1,177 @@
+//! Flows as conntrack knows them: their original tuple, their bytes, and whether they are still alive.
+//!
+//! Only reads. Whoever dumps gives a visitor; nothing here grows with the number of flows.
+
+use std::net::IpAddr;
+
+use super::netlink::{
+    self, DUMP, Datagram, FAMILY_IPV4, FAMILY_IPV6, Opening, Subsystem, attribute, be16, be64,
+};
+use super::sets::address_of;
+use super::socket::{KernelError, Socket};
+
+const GET: u8 = 1;
+
+const TUPLE_ORIGINAL: u16 = 1;
+const PROTOCOL_INFO: u16 = 4;
+const COUNTERS_ORIGINAL: u16 = 9;
+const COUNTERS_REPLY: u16 = 10;
+
+const TUPLE_ADDRESSES: u16 = 1;
+const TUPLE_PROTOCOL: u16 = 2;
+
+const PROTOCOL_NUMBER: u16 = 1;
+const SOURCE_PORT: u16 = 2;
+const DESTINATION_PORT: u16 = 3;
+
+const INFO_TCP: u16 = 1;
+const TCP_STATE: u16 = 1;
+/// The states from TIME_WAIT on: nothing more will be said in such a flow.
+const TCP_TIME_WAIT: u8 = 7;
+
+const COUNTERS_BYTES: u16 = 2;
+
+/// The multicast group that tells of flows that ended.
+pub const DESTROYED: u32 = 1 << 2;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Flow {
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    pub protocol: u8,
+    /// 0 where the protocol has none.
+    pub source_port: u16,
+    pub destination_port: u16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    pub flow: Flow,
+    /// False for a TCP flow that both sides have closed.
+    pub alive: bool,
+    /// 0 unless the kernel accounts flows.
+    pub bytes_out: u64,
+    pub bytes_in: u64,
+}
+
+/// Shows every flow of both families. `begin` is called whenever a dump starts, also anew.
+pub fn visit(
+    socket: &mut Socket,
+    mut begin: impl FnMut(u8),
+    mut each: impl FnMut(Seen),
+) -> Result<(), KernelError> {
+    for family in [FAMILY_IPV4, FAMILY_IPV6] {
+        socket.dump(
+            "listing the flows that conntrack knows",
+            |sequence| {
+                let mut datagram = Datagram::new();
+                let opening = Opening::of(Subsystem::Conntrack, GET)
+                    .flags(DUMP)
+                    .family(family)
+                    .sequence(sequence);
+                datagram.message(opening, |_| {});
+                datagram
+            },
+            |message| match message {
+                None => begin(family),
+                Some(message) => {
+                    if let Some(seen) = parse(message) {
+                        each(seen);
+                    }
+                }
+            },
+        )?;
+    }
+    Ok(())
+}
+
+/// A flow from the attributes of a message about it.
+pub fn parse(message: &[u8]) -> Option<Seen> {
+    let tuple = attribute(message, TUPLE_ORIGINAL)?;
+    let addresses = attribute(tuple, TUPLE_ADDRESSES)?;
+    let address = |v4, v6| {
+        attribute(addresses, v4)
+            .or_else(|| attribute(addresses, v6))
+            .and_then(address_of)
+    };
+    let protocol = attribute(tuple, TUPLE_PROTOCOL)?;
+    let port = |kind| attribute(protocol, kind).and_then(be16).unwrap_or(0);
+    let counted = |kind| {
+        attribute(message, kind)
+            .and_then(|counters| attribute(counters, COUNTERS_BYTES))
+            .and_then(be64)
+            .unwrap_or(0)
+    };
+    let state = attribute(message, PROTOCOL_INFO)
+        .and_then(|info| attribute(info, INFO_TCP))
+        .and_then(|tcp| attribute(tcp, TCP_STATE))
+        .and_then(<[u8]>::first);
+    Some(Seen {
+        flow: Flow {
+            source: address(1, 3)?,
+            destination: address(2, 4)?,
+            protocol: *attribute(protocol, PROTOCOL_NUMBER)?.first()?,
+            source_port: port(SOURCE_PORT),
+            destination_port: port(DESTINATION_PORT),
+        },
+        alive: state.is_none_or(|state| *state < TCP_TIME_WAIT),
+        bytes_out: counted(COUNTERS_ORIGINAL),
+        bytes_in: counted(COUNTERS_REPLY),
+    })
+}
+
+/// The flows of a datagram of the event group `DESTROYED`.
+pub fn events(datagram: &[u8]) -> impl Iterator<Item = Seen> {
+    netlink::messages(datagram).filter_map(|received| match received {
+        netlink::Received::Message {
+            kind, attributes, ..
+        } if kind >> 8 == Subsystem::Conntrack as u16 => parse(attributes),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_flow_is_read_from_its_attributes() {
+        let mut datagram = Datagram::new();
+        datagram.message(Opening::of(Subsystem::Conntrack, 0), |message| {
+            message.nested(TUPLE_ORIGINAL, |tuple| {
+                tuple.nested(TUPLE_ADDRESSES, |addresses| {
+                    addresses.attribute(1, &[192, 168, 10, 10]);
+                    addresses.attribute(2, &[192, 0, 2, 1]);
+                });
+                tuple.nested(TUPLE_PROTOCOL, |protocol| {
+                    protocol.attribute(PROTOCOL_NUMBER, &[6]);
+                    protocol.attribute(SOURCE_PORT, &40_000_u16.to_be_bytes());
+                    protocol.attribute(DESTINATION_PORT, &443_u16.to_be_bytes());
+                });
+            });
+            message.nested(PROTOCOL_INFO, |info| {
+                info.nested(INFO_TCP, |tcp| tcp.attribute(TCP_STATE, &[7]));
+            });
+            message.nested(COUNTERS_REPLY, |counters| {
+                counters.attribute(COUNTERS_BYTES, &77_u64.to_be_bytes());
+            });
+        });
+        let seen: Vec<Seen> = events(datagram.bytes()).collect();
+        let [seen] = seen.as_slice() else {
+            panic!("{seen:?}");
+        };
+        assert_eq!(seen.flow.source, "192.168.10.10".parse::<IpAddr>().unwrap());
+        assert_eq!(seen.flow.destination_port, 443);
+        assert!(!seen.alive);
+        assert_eq!((seen.bytes_out, seen.bytes_in), (0, 77));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = parse(&bytes);
+            let _ = events(&bytes).count();
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! Pins in memory, on the journal and in the kernel, kept the same.
+//!
+//! Whatever is told to be pinned is in the kernel by then. Nothing is pinned that the revision in force does not allow
+//! at the moment of the plan in force: asked of the same function that fills the sets of a plan.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use clawgress_link::pins::Pin;
+use clawgress_policy::{Index, Moment};
+
+use super::journal::{Journal, JournalError};
+use super::table::{Full, Limits, Pinned, Placement, SetName, Table};
+use crate::kernel::conntrack;
+use crate::kernel::sets::{self, Change, Key, Verb};
+use crate::kernel::{KernelError, Socket};
+use crate::plan::{CarriedPin, carry, places};
+
+/// An answer is used for a while after it was given.
+const GRACE: u64 = 10;
+/// Whatever the resolver says: a day is the longest that an answer may be kept.
+const LONGEST: u64 = 86_400;
+/// How long an expired pin that flows use is left alone before it is looked at again.
+const IN_USE: u64 = 30;
+
+/// By what pins are judged: the plan in force.
+#[derive(Clone)]
+pub struct Judge {
+    pub index: Arc<Index>,
+    pub moment: Moment,
+}
+
+impl Placement for Judge {
+    fn sets(&self, principal: &str, name: &str, address: IpAddr) -> Vec<SetName> {
+        places(&self.index, principal, name, self.moment)
+            .into_iter()
+            .map(|place| SetName {
+                table: place.table,
+                set: place.set(address).to_owned(),
+            })
+            .collect()
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum PinError {
+    #[error("no revision is in force")]
+    Sealed,
+    #[error("the pin is of revision {asked}, in force is {current}")]
+    OtherRevision { asked: u64, current: u64 },
+    #[error("{principal} may not reach {name} now")]
+    NotAllowed { principal: String, name: String },
+    #[error(transparent)]
+    Full(#[from] Full),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error("putting addresses into the kernel: {0}")]
+    Kernel(#[from] KernelError),
+}
+
+pub struct Pinner {
+    table: Table,
+    journal: Journal,
+    socket: Socket,
+    judge: Option<Judge>,
+}
+
+impl Pinner {
+    /// Knows what the journal knows. Pins nothing until it has a judge.
+    pub fn open(journal: &Path, limits: Limits) -> Result<Self, PinError> {
+        let mut table = Table::new(limits);
+        let journal = Journal::open(journal, &mut table)?;
+        Ok(Self {
+            table,
+            journal,
+            socket: Socket::open()?,
+            judge: None,
+        })
+    }
+
+    /// From now on pins are judged by this plan, which is in force. None: the box is sealed, and nothing is pinned.
+    pub fn judge_by(&mut self, judge: Option<Judge>) {
+        self.judge = judge;
+    }
+
+    pub fn judge(&self) -> Option<&Judge> {
+        self.judge.as_ref()
+    }
+
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// For the next plan.
+    pub fn carried(&self) -> Vec<CarriedPin> {
+        let mut carried: BTreeMap<(Arc<str>, Arc<str>), BTreeSet<IpAddr>> = BTreeMap::new();
+        for pin in self.table.iter() {
+            carried
+                .entry((pin.principal, pin.name))
+                .or_default()
+                .insert(pin.address);
+        }
+        carried
+            .into_iter()
+            .map(|((principal, name), addresses)| CarriedPin {
+                principal: principal.to_string(),
+                name: name.to_string(),
+                addresses,
+            })
+            .collect()
+    }
+
+    /// Pins in one transaction, or, if that is refused, each in its own, so that one that can't be made takes no
+    /// others with it. `now` is in seconds since the boot.
+    pub fn pin(&mut self, pins: &[Pin], now: u64) -> Vec<Result<(), PinError>> {
+        let taken: Vec<Result<Vec<Change>, PinError>> =
+            pins.iter().map(|pin| self.take(pin, now)).collect();
+        let mut all: Vec<Change> = taken.iter().flatten().flatten().cloned().collect();
+        all.sort_unstable();
+        all.dedup();
+        let together = sets::change(&mut self.socket, &all);
+        taken
+            .into_iter()
+            .zip(pins)
+            .map(|(taken, pin)| {
+                let changes = taken?;
+                if together.is_err() {
+                    sets::change(&mut self.socket, &changes).inspect_err(|_| self.undo(pin))?;
+                }
+                Ok(())
+            })
+            .collect()
+    }
+
+    /// Notes a pin; what the kernel has to be told is returned.
+    fn take(&mut self, pin: &Pin, now: u64) -> Result<Vec<Change>, PinError> {
+        let judge = self.judge.as_ref().ok_or(PinError::Sealed)?;
+        let current = judge.index.revision();
+        if pin.revision != current {
+            return Err(PinError::OtherRevision {
+                asked: pin.revision,
+                current,
+            });
+        }
+        let placed = places(&judge.index, &pin.principal, &pin.name, judge.moment);
+        if !placed.iter().any(|place| place.opens) {
+            return Err(PinError::NotAllowed {
+                principal: pin.principal.clone(),
+                name: pin.name.clone(),
+            });
+        }
+        self.table.fits(&pin.principal, &pin.name, &pin.addresses)?;
+        let until = now + u64::from(pin.seconds).min(LONGEST) + GRACE;
+        self.journal
+            .note(&pin.principal, &pin.name, &pin.addresses, until)?;
+        self.table
+            .pin(&pin.principal, &pin.name, &pin.addresses, until)?;
+        // Told again also where they should be there: then it is certain that they are.
+        let changes = pin.addresses.iter().flat_map(|address| {
+            placed.iter().map(|place| Change {
+                table: place.table,
+                set: place.set(*address).to_owned(),
+                verb: Verb::Add,
+                key: Key::Address(*address),
+            })
+        });
+        let mut changes: Vec<Change> = changes.collect();
+        changes.sort_unstable();
+        changes.dedup();
+        Ok(changes)
+    }
+
+    fn undo(&mut self, pin: &Pin) {
+        for address in &pin.addresses {
+            self.table.unpin(&Pinned {
+                principal: pin.principal.as_str().into(),
+                address: *address,
+                name: pin.name.as_str().into(),
+                until: 0,
+            });
+        }
+    }
+
+    /// What might go by now.
+    pub fn expired(&self, now: u64) -> Vec<Pinned> {
+        self.table.expired(now)
+    }
+
+    /// Takes away what has expired, but for what flows use.
+    pub fn sweep(
+        &mut self,
+        now: u64,
+        used: &HashSet<(Arc<str>, IpAddr)>,
+    ) -> Result<usize, PinError> {
+        for (principal, address) in used {
+            self.table.prolong(principal, *address, now + IN_USE);
+        }
+        let expired = self.table.expired(now);
+        let addresses: HashSet<IpAddr> = expired.iter().map(|pin| pin.address).collect();
+        let before = self.placed(&addresses);
+        for pin in &expired {
+            self.table.unpin(pin);
+        }
+        let after = self.placed(&addresses);
+        let gone: Vec<Change> = before
+            .difference(&after)
+            .map(|(set, address)| Change {
+                table: set.table,
+                set: set.set.clone(),
+                verb: Verb::Delete,
+                key: Key::Address(*address),
+            })
+            .collect();
+        if sets::change(&mut self.socket, &gone).is_err() {
+            // Something of it was not there. What is not there need not go.
+            for change in &gone {
+                match sets::change(&mut self.socket, std::slice::from_ref(change)) {
+                    Err(error) if !error.is_missing() => return Err(error.into()),
+                    _ => {}
+                }
+            }
+        }
+        self.journal.compact(&self.table)?;
+        Ok(expired.len())
+    }
+
+    fn placed(&self, addresses: &HashSet<IpAddr>) -> BTreeSet<(SetName, IpAddr)> {
+        let Some(judge) = &self.judge else {
+            return BTreeSet::new();
+        };
+        addresses
+            .iter()
+            .flat_map(|address| {
+                self.table
+                    .placed_by_anybody(*address, judge)
+                    .into_iter()
+                    .map(|set| (set, *address))
+            })
+            .collect()
+    }
+}
+
+/// Which of these pins live flows use. Walks all flows of the kernel: not to be called with the pins locked.
+pub fn in_use(
+    socket: &mut Socket,
+    expired: &[Pinned],
+    index: &Index,
+) -> Result<HashSet<(Arc<str>, IpAddr)>, KernelError> {
+    let wanted: HashSet<(Arc<str>, IpAddr)> = expired
+        .iter()
+        .map(|pin| (Arc::clone(&pin.principal), pin.address))
+        .collect();
+    let front: Arc<str> = Arc::from(carry::FRONT);
+    let mut used = HashSet::new();
+    conntrack::visit(
+        socket,
+        // A dump that begins anew finds the same again; what it found before did exist.
+        |_| {},
+        |seen| {
+            if !seen.alive {
+                return;
+            }
+            let front = (Arc::clone(&front), seen.flow.destination);
+            if wanted.contains(&front) {
+                used.insert(front);
+            }
+            if let Some(who) = index.principal_of(seen.flow.source) {
+                let own = (Arc::from(who.name.as_str()), seen.flow.destination);
+                if wanted.contains(&own) {
+                    used.insert(own);
+                }
+            }
+        },
+    )?;
+    Ok(used)
+}

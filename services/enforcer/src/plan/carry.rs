@@ -1,0 +1,39 @@
+//! What survives from one plan to the next: pins, the use of caps, and the objects of the meter table that exist.
+//!
+//! The enforcer gathers it; here it is only described.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+/// Principal of the pins that the front asked for on behalf of flows that it has judged.
+pub const FRONT: &str = "sni";
+
+#[derive(Debug, Clone, Default)]
+pub struct Carry {
+    pub pins: Vec<CarriedPin>,
+    /// Bytes already used in the present period, by principal's name and the cap's pattern. Only a quota that does not
+    /// exist in the kernel takes it from here: one that does keeps its own count.
+    pub used: BTreeMap<(String, String), u64>,
+    pub meter: MeterObjects,
+}
+
+/// Addresses that a name of a principal was resolved to, and that are still to be reachable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CarriedPin {
+    /// `agent-1`, `lan/eth1`, or `FRONT`.
+    pub principal: String,
+    /// Canonical.
+    pub name: String,
+    pub addresses: BTreeSet<IpAddr>,
+}
+
+/// Names of what the meter table holds now. Empty: there is no such table.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MeterObjects {
+    pub counters: BTreeSet<String>,
+    pub quotas: BTreeSet<String>,
+    pub sets: BTreeSet<String>,
+    pub chains: BTreeSet<String>,
+}

@@ -1,0 +1,187 @@
+//! The console's way to the policy API: the same HTTP and JSON as at the front, over a unix socket that knows who
+//! is calling. Holds the words of both sides, and the client.
+//!
+//! Judges no answer: a refusal is an answer like any other.
+
+use std::{path::Path, time::Duration};
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{Request, body::Bytes};
+use hyper_util::rt::TokioIo;
+use serde::{Deserialize, Serialize};
+use tokio::net::UnixStream;
+
+use crate::{
+    control::{Report, Status},
+    error::{ProbeError, within},
+    health,
+};
+
+/// Where clawgress-policy listens for the console; group clawgress, mode 0660, and uid 0 alone is answered unless the
+/// service's configuration names others.
+pub const SOCKET: &str = "/run/clawgress/policy/admin.sock";
+
+/// A ruleset or a policy of a million names fits.
+const LARGEST_ANSWER: usize = 256 * 1024 * 1024;
+
+/// What a key lets its holder do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Everything that the API offers.
+    Operator,
+    /// Look, and have policies checked; change nothing.
+    Viewer,
+}
+
+impl Role {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::Viewer => "viewer",
+        }
+    }
+}
+
+/// A key as it may be shown; what is secret of it is not in here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Key {
+    /// The part between `cg_` and the secret.
+    pub id: String,
+    pub name: String,
+    pub role: Role,
+    /// Seconds since 1970, as all times here.
+    pub created: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_used: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revoked: Option<i64>,
+}
+
+/// The only time that the secret is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewKey {
+    pub key: String,
+    #[serde(flatten)]
+    pub about: Key,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keys {
+    pub keys: Vec<Key>,
+}
+
+/// One thing that is wrong with what was sent: where, what, and what would be right.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// As in `policy.allow.domains[3]`; empty: the text as a whole.
+    pub path: String,
+    /// In the text that was sent; both count from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub column: Option<u32>,
+    pub what: String,
+    pub fix: String,
+}
+
+/// What became of a policy that was sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyReply {
+    pub ok: bool,
+    /// False after a check, and whenever everything is as it was before.
+    pub applied: bool,
+    /// The number under which it is enforced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
+    pub report: Report,
+    pub warnings: Vec<String>,
+    pub note: String,
+}
+
+/// Any refusal.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Refused {
+    /// A few words that stay the same.
+    pub error: String,
+    /// For people.
+    pub reason: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Trouble>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<Report>,
+}
+
+/// The answer of `/clawgress/health`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    #[serde(flatten)]
+    pub report: health::Report,
+    /// None: sealed, or the enforcer is silent.
+    pub revision: Option<u64>,
+    pub generation: Option<u32>,
+    pub clock_trusted: Option<bool>,
+    /// clawgress-dns denied a name that it must deny.
+    pub dns: bool,
+}
+
+/// The console's view of all there is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overview {
+    pub health: Health,
+    /// None while the enforcer is silent; a check of `health` says why.
+    pub enforcer: Option<Status>,
+    /// What the next boot begins with.
+    pub boot_revision: Option<u64>,
+}
+
+/// The policy that is enforced, as policy.json.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Enforced {
+    pub revision: u64,
+    pub policy: serde_json::Value,
+}
+
+/// Posts to the policy API and returns status and body.
+pub async fn post(
+    socket: &Path,
+    path: &str,
+    body: Vec<u8>,
+    deadline: Duration,
+) -> Result<(u16, Vec<u8>), ProbeError> {
+    let doing = format!("asking the policy API on {}", socket.display());
+    within(deadline, &doing, async {
+        let stream = UnixStream::connect(socket)
+            .await
+            .map_err(ProbeError::io(&doing))?;
+        let request = Request::post(path)
+            .header("host", "clawgress")
+            .header("content-type", "application/json")
+            .header("connection", "close")
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|error| ProbeError::answer(&doing, error))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| ProbeError::answer(&doing, error))?;
+        // Driven beside the exchange and dropped with it, so that a deadline leaves no task behind.
+        let exchange = async {
+            let response = sender
+                .send_request(request)
+                .await
+                .map_err(|error| ProbeError::answer(&doing, error))?;
+            let status = response.status().as_u16();
+            let body = Limited::new(response.into_body(), LARGEST_ANSWER)
+                .collect()
+                .await
+                .map_err(|error| ProbeError::answer(&doing, error))?;
+            Ok((status, body.to_bytes().to_vec()))
+        };
+        tokio::pin!(exchange, connection);
+        tokio::select! {
+            outcome = &mut exchange => outcome,
+            // The connection may end before the last of the body has been taken out of it.
+            _ = &mut connection => exchange.await,
+        }
+    })
+    .await
+}

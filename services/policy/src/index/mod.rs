@@ -1,0 +1,267 @@
+//! What a revision means, ready to be asked: whose is a source, may it reach a name now, what counts against what.
+//!
+//! Every path (resolver, kernel plan, wire, proxy) asks the same index, so that all of them say the same. Pure: the
+//! moment is an argument. Whatever is asked with, however hostile, costs bounded time and allocates nothing.
+
+mod build;
+mod names;
+mod principal;
+mod rows;
+mod sources;
+
+use std::net::IpAddr;
+
+use clawgress_config::{
+    Cidr,
+    policy::{Cap, DomainPattern},
+};
+
+pub use build::IndexError;
+pub use principal::{CompiledScope, Principal, PrincipalId, PrincipalKind};
+
+use crate::{Moment, Reason, Window, Zone};
+use names::{Entry, Names};
+use rows::{Rows, Rule};
+use sources::Sources;
+
+/// A revision, compiled. Everything that it hands out is valid with this very index only.
+pub struct Index {
+    revision: u64,
+    enabled: bool,
+    zone: Zone,
+    /// By id, which is by name.
+    principals: Vec<Principal>,
+    sources: Sources,
+    names: Names,
+    rows: Rows,
+    labels: Vec<Box<str>>,
+    /// Each different one once.
+    windows: Vec<Window>,
+    egress_kbps: Option<u32>,
+    warnings: Vec<String>,
+}
+
+/// Whether somebody may reach a name now. The label is that of the longest labelled pattern that means the name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NameVerdict<'i> {
+    Allow {
+        /// The most specific rule that allows it.
+        pattern: &'i str,
+        label: Option<&'i str>,
+        /// Whether its addresses may be pinned. False for a name that only the list judged on the wire holds: its
+        /// addresses are told and not pinned, or they would be reachable on every other port, too.
+        pin: bool,
+    },
+    Deny {
+        reason: Reason,
+        label: Option<&'i str>,
+    },
+}
+
+impl NameVerdict<'_> {
+    pub fn is_allowed(&self) -> bool {
+        matches!(self, Self::Allow { .. })
+    }
+}
+
+impl Index {
+    /// The number of the revision that it was compiled from.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// In the order of their ids.
+    pub fn principals(&self) -> &[Principal] {
+        &self.principals
+    }
+
+    pub fn by_name(&self, name: &str) -> Option<&Principal> {
+        let at = self
+            .principals
+            .binary_search_by(|principal| principal.name.as_str().cmp(name))
+            .ok()?;
+        self.principals.get(at)
+    }
+
+    pub fn by_id(&self, id: PrincipalId) -> Option<&Principal> {
+        self.principals.get(usize::from(id.0).checked_sub(1)?)
+    }
+
+    /// Whose address this is: a host's whose most specific source holds it, else that of the LAN card's in whose
+    /// network it lies. None: nobody's, reason `unknown-source`. An IPv4 address in IPv6 clothing is that IPv4 address.
+    pub fn principal_of(&self, source: IpAddr) -> Option<&Principal> {
+        self.by_id(self.sources.owner(source)?)
+    }
+
+    /// All sources in ascending order, IPv4 first; no two overlap.
+    pub fn disjoint_sources(&self) -> Vec<(Cidr, PrincipalId)> {
+        self.sources.networks()
+    }
+
+    /// What is unusual and yet taken: for people.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// The ceiling over all principals together.
+    pub fn egress_kbps(&self) -> Option<u32> {
+        self.egress_kbps
+    }
+
+    /// The resolver's question, for a canonical name: may its addresses be told? Allowed are the names of
+    /// `allow.domains`, and in SNI mode those of the list that is judged on the wire.
+    pub fn judge_name(&self, who: &Principal, name: &str, moment: Moment) -> NameVerdict<'_> {
+        let found = self.find(who, name, Rule::ALLOWED, moment);
+        if found.verdict.is_ok() || !who.scope.has_own_wire_list {
+            return found.told(true);
+        }
+        let on_wire = self.find(who, name, Rule::ON_WIRE, moment);
+        match (&found.verdict, &on_wire.verdict) {
+            // A rule that is shut says more than that there is none.
+            (Err(reason), Err(Reason::NotAllowlisted)) if *reason != Reason::NotAllowlisted => {
+                found.told(false)
+            }
+            _ => on_wire.told(false),
+        }
+    }
+
+    /// The question of whoever read a name in a TLS hello or a Host header. Where names are not judged on the wire,
+    /// none is allowed there.
+    pub fn judge_wire_name(&self, who: &Principal, name: &str, moment: Moment) -> NameVerdict<'_> {
+        let list = if who.scope.has_own_wire_list {
+            Rule::ON_WIRE
+        } else {
+            Rule::ALLOWED
+        };
+        let mut found = self.find(who, name, list, moment);
+        if !who.scope.judges_names_on_the_wire {
+            found.verdict = Err(Reason::NotAllowlisted);
+        }
+        found.told(list == Rule::ALLOWED)
+    }
+
+    /// Whether the window that encloses the scope is open, for networks and ports. Names may have their own.
+    pub fn is_open(&self, who: &Principal, moment: Moment) -> bool {
+        self.enabled && self.judge_window(who.scope.window, moment).is_ok()
+    }
+
+    /// The first instant after the moment at which any window opens or closes. None while the clock can't be
+    /// trusted: whatever has a window is shut until that changes.
+    pub fn next_change(&self, moment: Moment) -> Option<i64> {
+        if !self.enabled || !moment.trusted {
+            return None;
+        }
+        self.windows
+            .iter()
+            .filter_map(|window| window.next_change(&self.zone, moment.now))
+            .min()
+    }
+
+    /// The label of the longest labelled pattern that means this name.
+    pub fn label(&self, name: &str) -> Option<&str> {
+        self.names
+            .matching(name)
+            .find_map(|entry| self.label_of(&entry))
+    }
+
+    /// What this principal may send out to each capped name, by pattern.
+    pub fn caps<'w>(&self, who: &'w Principal) -> &'w [(DomainPattern, Cap)] {
+        &who.caps
+    }
+
+    /// The caps that a canonical name counts against: all whose pattern means it, the most specific first.
+    pub fn caps_of<'w>(
+        &'w self,
+        who: &'w Principal,
+        name: &'w str,
+    ) -> impl Iterator<Item = &'w (DomainPattern, Cap)> {
+        let matching = (!who.caps.is_empty()).then(|| self.names.matching(name));
+        matching.into_iter().flatten().filter_map(|entry| {
+            let at = who
+                .caps
+                .binary_search_by(|cap| cap.0.as_str().cmp(entry.pattern()));
+            who.caps.get(at.ok()?)
+        })
+    }
+
+    /// Every pattern that somebody's lists hold, each once, in no particular order: what the policy zone lets pass.
+    pub fn allowed_patterns(&self) -> impl Iterator<Item = &str> {
+        self.names
+            .entries()
+            .filter(|entry| self.rows.is_allowed_somewhere(entry.row))
+            .map(|entry| entry.pattern())
+    }
+
+    fn label_of(&self, entry: &Entry<'_>) -> Option<&str> {
+        let number = (entry.label as usize).checked_sub(1)?;
+        self.labels.get(number).map(AsRef::as_ref)
+    }
+
+    fn judge_window(&self, window: Option<Window>, moment: Moment) -> Result<(), Reason> {
+        match window {
+            None => Ok(()),
+            Some(_) if !moment.trusted => Err(Reason::ClockUntrusted),
+            Some(window) if window.is_open(&self.zone, moment.now) => Ok(()),
+            Some(_) => Err(Reason::OutsideWindow),
+        }
+    }
+
+    /// Looks for the most specific pattern of a list. A window given to a pattern holds for all that the pattern
+    /// means, so one between the name and its rule replaces the enclosing window as well as the rule's own does.
+    fn find(&self, who: &Principal, name: &str, list: Rule, moment: Moment) -> Found<'_> {
+        let mut label = None;
+        let mut rule: Option<&str> = None;
+        let mut window = who.scope.window;
+        let mut own_window = false;
+        for entry in self.names.matching(name) {
+            if label.is_none() {
+                label = self.label_of(&entry);
+            }
+            if rule.is_some() {
+                if label.is_some() || self.labels.is_empty() {
+                    break;
+                }
+                continue;
+            }
+            let Some(said) = self.rows.rule(entry.row, who.scope.number) else {
+                continue;
+            };
+            if let Some(number) = said.own_window()
+                && !own_window
+            {
+                // A number that was never given would be no reason to open anything.
+                window = Some(self.windows.get(number).copied().unwrap_or(Window::NEVER));
+                own_window = true;
+            }
+            if said.is(list) {
+                rule = Some(entry.pattern());
+            }
+        }
+        let verdict = match rule {
+            _ if !self.enabled => Err(Reason::Unavailable),
+            None => Err(Reason::NotAllowlisted),
+            Some(pattern) => self.judge_window(window, moment).map(|()| pattern),
+        };
+        Found { verdict, label }
+    }
+}
+
+struct Found<'i> {
+    /// The pattern that allows.
+    verdict: Result<&'i str, Reason>,
+    label: Option<&'i str>,
+}
+
+impl<'i> Found<'i> {
+    fn told(self, pin: bool) -> NameVerdict<'i> {
+        let label = self.label;
+        match self.verdict {
+            Ok(pattern) => NameVerdict::Allow {
+                pattern,
+                label,
+                pin,
+            },
+            Err(reason) => NameVerdict::Deny { reason, label },
+        }
+    }
+}

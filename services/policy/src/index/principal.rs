@@ -1,0 +1,79 @@
+//! Who may be behind a source address, and what that one may reach, apart from names.
+//!
+//! Data only: it is compiled in `build` and judged in `Index`.
+
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+
+use clawgress_config::{
+    Cidr,
+    policy::{Cap, DomainPattern, Mtls, PortRule},
+};
+
+use super::{rows::ScopeNumber, sources::plain_address};
+use crate::window::Window;
+
+/// Number of a principal: 1.. in the order of their names. Valid within one `Index` only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PrincipalId(pub u16);
+
+impl std::fmt::Display for PrincipalId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A host of the policy, or everybody else on a LAN card.
+#[derive(Debug, Clone)]
+pub struct Principal {
+    pub id: PrincipalId,
+    /// The host's name, or `lan/<card>`.
+    pub name: String,
+    pub kind: PrincipalKind,
+    /// Disjoint: what belongs to a more specific source is cut out. Ascending, IPv4 first.
+    pub sources: Vec<Cidr>,
+    pub scope: Arc<CompiledScope>,
+    /// By pattern.
+    pub(super) caps: Vec<(DomainPattern, Cap)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PrincipalKind {
+    Host,
+    /// Has the global scope, and no caps.
+    Lan {
+        card: String,
+    },
+}
+
+/// A scope without its names: those are asked of the index.
+///
+/// A host has its own scope alone. Its windows replace the global ones, so that a host without any has none at all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CompiledScope {
+    /// Whether it is the one that all LAN principals share.
+    pub global: bool,
+    /// Networks that may be reached by address.
+    pub ips: Vec<Cidr>,
+    /// With what is meant where none is written; never 53.
+    pub ports: BTreeSet<PortRule>,
+    /// Port 443 is judged by the TLS hello's name, port 80 by the Host header.
+    pub judges_names_on_the_wire: bool,
+    /// The next gateway, `name-or-address:port`.
+    pub backend: Option<String>,
+    pub mtls: Option<Mtls>,
+    /// Encloses all but the names that have a window of their own.
+    pub window: Option<Window>,
+    /// Of the global scope: the ceiling over all principals together. Of a host's: its own limit below that.
+    pub egress_kbps: Option<u32>,
+    pub(super) number: ScopeNumber,
+    /// `proxy.domains` is another list than `allow.domains`.
+    pub(super) has_own_wire_list: bool,
+}
+
+impl CompiledScope {
+    /// Whether a network of the policy holds this address.
+    pub fn holds(&self, address: IpAddr) -> bool {
+        let address = plain_address(address);
+        self.ips.iter().any(|network| network.contains(address))
+    }
+}
