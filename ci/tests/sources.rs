@@ -118,7 +118,8 @@ fn dependencies_are_declared_in_one_place() {
     let mut wrong = Vec::new();
     for (name, text) in files("Cargo.toml")
         .into_iter()
-        .filter(|(name, _)| name != "Cargo.toml")
+        // Fuzzing has workspaces of its own, which nothing shipped is built from.
+        .filter(|(name, _)| name != "Cargo.toml" && !name.contains("/fuzz/"))
     {
         let mut inside = false;
         for line in text.lines() {

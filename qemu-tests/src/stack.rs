@@ -4,10 +4,15 @@
 //! Only what a systemd would do is done here in its stead: directories, users, capabilities, order.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
+
+use clawgress_link::ruleset::judge;
+use clawgress_link::seal::{Forwarding, Measured};
 
 use crate::error::{Error, IoContext, Result};
 use crate::lab::{Host, Internet, Lab};
@@ -42,7 +47,7 @@ impl Drop for Stack {
     }
 }
 
-/// Builds the daemons and the console program as they are now, beside the program that runs.
+/// Builds the daemons and the console program as they are now, beside the program that runs, and answers where.
 pub fn build() -> Result<PathBuf> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let binary = std::env::current_exe().doing("finding", Path::new("this program"))?;
@@ -76,15 +81,26 @@ pub fn overlay(path: &str) -> PathBuf {
 }
 
 impl Stack {
-    /// Starts everything on `host`, with this boot configuration, and waits until it enforces what that says.
+    /// Starts everything on `host`, with this boot configuration.
     pub fn start(lab: &Lab, host: Host, configuration: &str, logs: &Path) -> Result<Self> {
+        let mut stack = Self::bare(lab, host, configuration, logs)?;
+        stack.named()?;
+        stack.haproxy()?;
+        stack.resolver()?;
+        stack.enforcer()?;
+        stack.policy()?;
+        Ok(stack)
+    }
+
+    /// The box as the boot leaves it before any daemon: sealed.
+    pub fn bare(lab: &Lab, host: Host, configuration: &str, logs: &Path) -> Result<Self> {
         let programs = build()?;
         let scratch = tempfile::Builder::new()
             .prefix("clawgress-stack-")
             .tempdir()
             .doing("making a directory in", std::env::temp_dir())?;
         open_to_all(scratch.path())?;
-        let mut stack = Self {
+        let stack = Self {
             host,
             scratch,
             programs,
@@ -97,11 +113,7 @@ impl Stack {
         stack.host.sysctl("ipv4/ip_forward", "0")?;
         stack.host.sysctl("ipv6/conf/all/forwarding", "0")?;
         stack.load_sealed()?;
-        stack.named()?;
-        stack.haproxy()?;
-        stack.resolver()?;
-        stack.enforcer()?;
-        stack.policy()?;
+        serve_measurements(stack.host.entry(), stack.path("init.sock"))?;
         Ok(stack)
     }
 
@@ -210,7 +222,10 @@ impl Stack {
             ))?;
         }
         // Where the image's configuration has named keep its own files.
-        run(&format!("mount --bind {} /var/cache/bind", self.path("cache").display()))?;
+        run(&format!(
+            "mount --bind {} /var/cache/bind",
+            self.path("cache").display()
+        ))?;
         for (from, name) in [
             (self.sealed_named()?, "named.conf"),
             (self.sealed_front()?, "haproxy.cfg"),
@@ -239,7 +254,8 @@ impl Stack {
         self.file("sealed-haproxy.cfg", &text)
     }
 
-    fn certificate(&self) -> Result {
+    /// Makes the front's certificate, and its key.
+    pub fn certificate(&self) -> Result {
         let (key, certificate) = (self.path("front.key"), self.path("front.crt"));
         process::run(&words(&format!(
             "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=clawgress \
@@ -252,7 +268,7 @@ impl Stack {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).doing("opening", &path)
     }
 
-    fn named(&mut self) -> Result {
+    pub fn named(&mut self) -> Result {
         // AppArmor, where the host has it, confines named by the path of its program.
         let program = self.path("named");
         fs::copy("/usr/sbin/named", &program).doing("copying", "/usr/sbin/named")?;
@@ -263,8 +279,8 @@ impl Stack {
         self.daemon("named", BIND, &[CLAWGRESS], "net_bind_service", &line)
     }
 
-    fn haproxy(&mut self) -> Result {
-        let line = "/usr/sbin/haproxy -Ws -f /run/clawgress/enforcer/haproxy.cfg";
+    pub fn haproxy(&mut self) -> Result {
+        let line = "/usr/sbin/haproxy -Ws -q -f /run/clawgress/enforcer/haproxy.cfg";
         self.daemon(
             "haproxy",
             HAPROXY,
@@ -274,7 +290,7 @@ impl Stack {
         )
     }
 
-    fn resolver(&mut self) -> Result {
+    pub fn resolver(&mut self) -> Result {
         let config = overlay("etc/clawgress/dns.toml");
         let line = format!(
             "{} --config {}",
@@ -324,7 +340,7 @@ impl Stack {
         self.daemon("clawgress-enforcer", ENFORCER, &[], "net_admin,kill", &line)
     }
 
-    fn policy(&mut self) -> Result {
+    pub fn policy(&mut self) -> Result {
         let here = self.scratch.path().display().to_string();
         let shipped = read(&overlay("etc/clawgress/policy.toml"))?;
         let (head, rest) = shipped
@@ -335,6 +351,7 @@ impl Stack {
             .ok_or_else(|| Error::other("the units of policy.toml do not end"))?;
         // There is no systemd in the lab; all other questions are asked.
         let text = format!("{head}units = []{tail}")
+            .replace("/run/clawgress/init.sock", &format!("{here}/init.sock"))
             .replace("/var/lib/clawgress/revisions", &format!("{here}/revisions"))
             .replace("/var/lib/clawgress/policy", &format!("{here}/policy"))
             .replace("/var/lib/clawgress/tls", &here)
@@ -395,6 +412,36 @@ impl Stack {
     }
 }
 
+/// Answers in the place of appliance-init what the box's kernel holds at that moment.
+fn serve_measurements(entry: Vec<String>, path: PathBuf) -> Result {
+    let listener = UnixListener::bind(&path).doing("listening on", &path)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).doing("opening", &path)?;
+    let inside = move |command: &str| {
+        let mut arguments = entry.clone();
+        arguments.extend(words(command));
+        process::run(&arguments).unwrap_or_default()
+    };
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let forwards = |file: &str| inside(&format!("cat /proc/sys/net/{file}")).trim() != "0";
+            let measured = Measured {
+                ruleset: judge(&inside("/usr/sbin/nft -j list table inet clawgress")),
+                forwarding: Forwarding {
+                    ipv4: forwards("ipv4/ip_forward"),
+                    ipv6: forwards("ipv6/conf/all/forwarding"),
+                },
+            };
+            let Ok(document) = serde_json::to_vec(&measured) else {
+                return;
+            };
+            // An asker that has gone is no business of ours.
+            let _ = stream.write_all(&document);
+        }
+    });
+    Ok(())
+}
+
 fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).doing("reading", path)
 }
@@ -423,7 +470,10 @@ pub fn box_between(
         crate::agent::BOX_LAN_MAC,
         &crate::agent::BOX_LAN,
     )?;
-    host.ip(&format!("-4 route replace default via {}", Internet::ROUTER))?;
+    host.ip(&format!(
+        "-4 route replace default via {}",
+        Internet::ROUTER
+    ))?;
     host.ip("-6 route replace default via 2001:db8:f00d::1")?;
     Ok(host)
 }

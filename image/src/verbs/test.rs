@@ -19,7 +19,7 @@ use crate::host::{self, Consent};
 #[derive(Debug, Args)]
 pub(crate) struct Test {
     /// unit: beside the code. image: the artifacts. net: daemons in namespaces. vm: booted appliances.
-    /// full: everything, with long matrices and every base.
+    /// fuzz: every parser of foreign bytes, a minute each. full: everything, with long matrices and every base.
     #[arg(value_enum)]
     groups: Vec<Group>,
     #[command(flatten)]
@@ -35,7 +35,47 @@ pub(crate) enum Group {
     Image,
     Net,
     Vm,
+    Fuzz,
     Full,
+}
+
+/// For each target.
+const FUZZING_SECONDS: u32 = 60;
+
+/// Runs every fuzz target of every room; a find fails it and stays in the room's `fuzz/artifacts`.
+fn fuzz(tally: &mut Tally) -> Result<()> {
+    let shell = Shell::new()?;
+    if cmd!(shell, "cargo +nightly --version")
+        .quiet()
+        .ignore_stderr()
+        .read()
+        .is_err()
+    {
+        bail!("fuzzing needs a nightly compiler: rustup toolchain install nightly");
+    }
+    if cmd!(shell, "cargo fuzz --version")
+        .quiet()
+        .ignore_stderr()
+        .read()
+        .is_err()
+    {
+        cmd!(shell, "cargo install --quiet --locked cargo-fuzz").run()?;
+    }
+    for room in ["services/config", "services/dns"] {
+        shell.change_dir(project_root().join(room));
+        let targets = cmd!(shell, "cargo +nightly fuzz list").quiet().read()?;
+        for target in targets.lines() {
+            let time = format!("-max_total_time={FUZZING_SECONDS}");
+            let ended = cmd!(shell, "cargo +nightly fuzz run {target} -- {time}").run();
+            if ended.is_ok() {
+                tally.passed += 1;
+            } else {
+                tally.failed += 1;
+                tally.broken.push(format!("fuzz {room} {target}"));
+            }
+        }
+    }
+    Ok(())
 }
 
 #[derive(Debug, Default)]
@@ -57,7 +97,12 @@ impl Test {
     pub(crate) fn go(&self, consent: Consent) -> Result<()> {
         let full = self.groups.contains(&Group::Full);
         let groups: Vec<Group> = if full || self.groups.is_empty() {
-            vec![Group::Unit, Group::Image, Group::Net, Group::Vm]
+            let gate = vec![Group::Unit, Group::Image, Group::Net, Group::Vm];
+            if full {
+                [gate, vec![Group::Fuzz]].concat()
+            } else {
+                gate
+            }
         } else {
             self.groups.clone()
         };
@@ -89,6 +134,7 @@ impl Test {
                     self.cargo(&mut tally, "net", &daemons, &[]);
                 }
                 Group::Vm => self.vm(&mut tally, &base, full)?,
+                Group::Fuzz => fuzz(&mut tally)?,
                 Group::Full => {}
             }
             println!(

@@ -160,6 +160,13 @@ pub(crate) struct Daemon {
     child: Child,
 }
 
+impl Daemon {
+    /// Tells it to read its files again.
+    pub(crate) fn hang_up(&self) -> Result {
+        process::run(&words(&format!("kill -HUP {}", self.child.id()))).map(drop)
+    }
+}
+
 impl Drop for Daemon {
     fn drop(&mut self) {
         process::end(&mut self.child);

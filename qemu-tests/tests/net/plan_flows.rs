@@ -54,7 +54,7 @@ fn an_allowed_flow_runs_through_new_generations_without_losing_a_byte() {
                     box_.stream(&format!("{} --{way} 4000000 --pace 1000000", to(address)))?;
                 for generation in 10..40 {
                     // Every second one makes the table anew.
-                    if match std::env::var("MODE").as_deref() { Ok("anew") => true, Ok("after") => false, _ => generation % 2 == 0 } {
+                    if generation % 2 == 0 {
                         box_.forget();
                     }
                     box_.enforce(ALLOWS, generation, pins())?;
@@ -157,10 +157,9 @@ fn a_flow_ends_at_its_cap() {
                 "the site got {} bytes of a cap of {CAP}",
                 sites.bytes
             ));
-            require!(
-                agents.end == "reset" && sites.end == "reset",
-                "{agents:?} {sites:?}"
-            );
+            require!(agents.end == "reset", "{agents:?}");
+            // Told when it next says something; this one only listens.
+            require!(sites.end != "whole" && sites.end != "closed", "{sites:?}");
             require!(sites.intact && sites.bytes < CAP + 64 * 1024, "{sites:?}");
             require!(sites.bytes > CAP * 9 / 10, "cut too early: {sites:?}");
             require!(

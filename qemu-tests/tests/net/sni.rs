@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::net::IpAddr;
 use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -61,11 +61,11 @@ table inet roads {
 
 pub(crate) struct Front {
     pub(crate) gateway: Gateway,
-    pub(crate) places: Places,
-    pub(crate) state: Rendered,
+    places: Places,
+    state: Rendered,
     events: Arc<Mutex<Vec<Event>>>,
     _resolver: Helper,
-    _haproxy: Option<Daemon>,
+    haproxy: Option<Daemon>,
 }
 
 /// A program on a host that is not the box; it ends with its test.
@@ -184,7 +184,7 @@ impl Front {
             "front.pem",
             &format!("{}{}", made.signing_key.serialize_pem(), made.cert.pem()),
         )?;
-        let events = collect(PathBuf::from(&places.log))?;
+        let events = collect(Path::new(&places.log))?;
         let mut verb = gateway.host.entry();
         verb.extend([
             helper_path()?,
@@ -199,10 +199,10 @@ impl Front {
             state,
             events,
             _resolver: resolver,
-            _haproxy: None,
+            haproxy: None,
         };
         front.write()?;
-        front._haproxy = Some(front.haproxy(case)?);
+        front.haproxy = Some(front.start(case)?);
         eventually("haproxy's runtime API", || {
             front.runtime(&front::mark_question(&front.places))
         })?;
@@ -229,7 +229,7 @@ impl Front {
     }
 
     /// With the capabilities of its unit.
-    fn haproxy(&self, case: &Case) -> Result<Daemon> {
+    fn start(&self, case: &Case) -> Result<Daemon> {
         let config = self.gateway.path("haproxy.cfg");
         let bounded = "setpriv --bounding-set=-all,+net_bind_service,+net_raw";
         self.gateway.daemon(
@@ -432,8 +432,8 @@ fn render(places: &Places, policy: &str, now: i64, caps: &[(&str, &str)]) -> Res
 
 /// Reads the front's lines as the enforcer does. One that it can't read fails the test at the next look, for it stays
 /// out of the events and says so.
-fn collect(path: PathBuf) -> Result<Arc<Mutex<Vec<Event>>>> {
-    let socket = UnixDatagram::bind(&path).doing("listening on", &path)?;
+fn collect(path: &Path) -> Result<Arc<Mutex<Vec<Event>>>> {
+    let socket = UnixDatagram::bind(path).doing("listening on", path)?;
     let events = Arc::new(Mutex::new(Vec::new()));
     let filled = Arc::clone(&events);
     std::thread::spawn(move || {

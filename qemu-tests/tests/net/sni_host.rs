@@ -8,15 +8,15 @@ use qemu_tests::{Result, case, require};
 
 use crate::sni::{ATTACKER, ATTACKER6, Front, Outcome, greeting, hex, neighbours};
 
-const POLICY: &str = r#"{
+pub(crate) const POLICY: &str = r#"{
     "version": 2,
     "allow": {"domains": ["api.example.com", "*.example.org", "rebind.example.net"]},
     "labels": {"*.evil.example": "ask \"security\" first"},
     "proxy": {"mode": "sni-allowlist"}
 }"#;
-const SITE: &str = "api.example.com";
+pub(crate) const SITE: &str = "api.example.com";
 
-fn to(address: &str) -> String {
+pub(crate) fn to(address: &str) -> String {
     if address.contains(':') {
         format!("[{address}]:80")
     } else {
@@ -24,11 +24,11 @@ fn to(address: &str) -> String {
     }
 }
 
-fn get(host: &str) -> String {
+pub(crate) fn get(host: &str) -> String {
     format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")
 }
 
-fn ask(front: &Front, request: &str) -> Result<Outcome> {
+pub(crate) fn ask(front: &Front, request: &str) -> Result<Outcome> {
     let steps = [
         format!("send={}", hex(request.as_bytes())),
         "wait=400".to_owned(),
@@ -37,7 +37,7 @@ fn ask(front: &Front, request: &str) -> Result<Outcome> {
     front.converse(&to(ATTACKER), &steps)
 }
 
-fn reaches(front: &Front, request: &str, name: &str) -> Result {
+pub(crate) fn reaches(front: &Front, request: &str, name: &str) -> Result {
     let outcome = ask(front, request)?;
     require!(outcome.said.starts_with("HTTP/1.1 200"), "{outcome:?}");
     require!(outcome.said.contains(&greeting(name, false)), "{outcome:?}");
@@ -239,190 +239,6 @@ fn every_request_of_a_connection_is_judged() {
             require!(statuses == ["200", "403", "200"], "{outcome:?}");
             front.forget_events();
             Ok(())
-        });
-        Ok(())
-    });
-}
-
-#[test]
-fn a_request_that_two_might_read_differently_is_denied() {
-    case("net-host-lies", |case| {
-        let front = Front::new(case, POLICY)?;
-        case.check("an absolute URI that agrees with the Host", || {
-            reaches(
-                &front,
-                &format!("GET http://{SITE}/x HTTP/1.1\r\nHost: {SITE}\r\n\r\n"),
-                SITE,
-            )
-        });
-        case.check("OPTIONS *", || {
-            reaches(
-                &front,
-                &format!("OPTIONS * HTTP/1.1\r\nHost: {SITE}\r\n\r\n"),
-                SITE,
-            )
-        });
-        case.check("HTTP/1.0 with a Host", || {
-            reaches(
-                &front,
-                &format!("GET / HTTP/1.0\r\nHost: {SITE}\r\n\r\n"),
-                SITE,
-            )
-        });
-        let chunked = "0\r\n\r\n";
-        let smuggled = get("evil.example");
-        let lies: Vec<(&str, String)> = vec![
-            (
-                "an absolute URI of another site",
-                format!("GET http://evil.example/ HTTP/1.1\r\nHost: {SITE}\r\n\r\n"),
-            ),
-            (
-                "a Host of another site than the URI",
-                format!("GET http://{SITE}/ HTTP/1.1\r\nHost: evil.example\r\n\r\n"),
-            ),
-            (
-                "an absolute URI with a user",
-                format!("GET http://{SITE}@evil.example/ HTTP/1.1\r\nHost: {SITE}\r\n\r\n"),
-            ),
-            (
-                "an absolute URI of another scheme",
-                format!("GET https://{SITE}/ HTTP/1.1\r\nHost: {SITE}\r\n\r\n"),
-            ),
-            (
-                "an absolute URI of another port",
-                format!("GET http://{SITE}:22/ HTTP/1.1\r\nHost: {SITE}:22\r\n\r\n"),
-            ),
-            (
-                "a URI that is a name",
-                format!("GET {SITE} HTTP/1.1\r\nHost: {SITE}\r\n\r\n"),
-            ),
-            (
-                "CONNECT",
-                format!("CONNECT {SITE}:443 HTTP/1.1\r\nHost: {SITE}:443\r\n\r\n"),
-            ),
-            (
-                "CONNECT to port 80",
-                format!("CONNECT {SITE}:80 HTTP/1.1\r\nHost: {SITE}\r\n\r\n"),
-            ),
-            ("no Host", "GET / HTTP/1.1\r\n\r\n".to_owned()),
-            ("no Host in HTTP/1.0", "GET / HTTP/1.0\r\n\r\n".to_owned()),
-            (
-                "an empty Host",
-                "GET / HTTP/1.1\r\nHost:\r\n\r\n".to_owned(),
-            ),
-            (
-                "two Hosts",
-                format!("GET / HTTP/1.1\r\nHost: {SITE}\r\nHost: evil.example\r\n\r\n"),
-            ),
-            (
-                "two Hosts, the other first",
-                format!("GET / HTTP/1.1\r\nHost: evil.example\r\nHost: {SITE}\r\n\r\n"),
-            ),
-            (
-                "a Host on two lines",
-                format!("GET / HTTP/1.1\r\nHost: {SITE}\r\n evil.example\r\n\r\n"),
-            ),
-            (
-                "a blank before the colon",
-                format!("GET / HTTP/1.1\r\nHost : {SITE}\r\n\r\n"),
-            ),
-            (
-                "a NUL in the Host",
-                format!("GET / HTTP/1.1\r\nHost: {SITE}\0\r\n\r\n"),
-            ),
-            (
-                "h2c",
-                format!(
-                    "GET / HTTP/1.1\r\nHost: {SITE}\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n"
-                ),
-            ),
-            (
-                "h2c behind a WebSocket",
-                format!(
-                    "GET / HTTP/1.1\r\nHost: {SITE}\r\nConnection: Upgrade\r\nUpgrade: websocket, h2c\r\n\r\n"
-                ),
-            ),
-            (
-                "HTTP/2 by its preface",
-                "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(),
-            ),
-            (
-                "Transfer-Encoding that only looks chunked",
-                format!(
-                    "POST / HTTP/1.1\r\nHost: {SITE}\r\nTransfer-Encoding: xchunked\r\n\r\n{chunked}{smuggled}"
-                ),
-            ),
-            (
-                "Transfer-Encoding twice",
-                format!(
-                    "POST / HTTP/1.1\r\nHost: {SITE}\r\nTransfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n\r\n{chunked}{smuggled}"
-                ),
-            ),
-            (
-                "two Content-Lengths",
-                format!(
-                    "POST / HTTP/1.1\r\nHost: {SITE}\r\nContent-Length: 0\r\nContent-Length: {}\r\n\r\n{smuggled}",
-                    smuggled.len()
-                ),
-            ),
-            (
-                "a Content-Length that is no number",
-                format!("POST / HTTP/1.1\r\nHost: {SITE}\r\nContent-Length: +0\r\n\r\n{smuggled}"),
-            ),
-            (
-                "a chunk's length that is no number",
-                format!(
-                    "POST / HTTP/1.1\r\nHost: {SITE}\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n\r\n{smuggled}"
-                ),
-            ),
-            (
-                "a TLS hello",
-                "\x16\x03\x01\x02\0\x01\0\x01\u{7f}\x03\x03".to_owned(),
-            ),
-            ("SSH", "SSH-2.0-OpenSSH_9.6\r\n".to_owned()),
-        ];
-        for (what, request) in lies {
-            case.check(what, || {
-                let outcome = ask(&front, &request)?;
-                require!(
-                    !outcome.said.contains("fake internet at 198"),
-                    "{outcome:?}"
-                );
-                // The chunk is refused while its request is already on its way: what counts is that nothing follows.
-                if what.starts_with("a chunk") {
-                    front.forget_events();
-                    return Ok(());
-                }
-                let events = front.events(|event| matches!(event.what, What::Deny(_)))?;
-                require!(
-                    events.iter().all(|event| event.what != What::Open),
-                    "{events:?}"
-                );
-                require!(!outcome.said.contains("HTTP/1.1 200"), "{outcome:?}");
-                Ok(())
-            });
-        }
-        case.check("Content-Length and Transfer-Encoding: one of them, and nothing after it", || {
-            let request = format!(
-                "POST / HTTP/1.1\r\nHost: {SITE}\r\nContent-Length: {}\r\nTransfer-Encoding: chunked\r\n\r\n{chunked}{}",
-                chunked.len() + 10,
-                get("b.example.org")
-            );
-            let outcome = ask(&front, &request)?;
-            require!(outcome.said.matches("HTTP/1.1 ").count() == 1, "{outcome:?}");
-            front.was_open(SITE).map(drop)
-        });
-        case.check("a body that looks like a request stays a body", || {
-            let request = format!(
-                "POST / HTTP/1.1\r\nHost: {SITE}\r\nContent-Length: {}\r\n\r\n{smuggled}",
-                smuggled.len()
-            );
-            let outcome = ask(&front, &request)?;
-            require!(
-                outcome.said.matches("HTTP/1.1 ").count() == 1,
-                "{outcome:?}"
-            );
-            front.was_open(SITE).map(drop)
         });
         Ok(())
     });

@@ -6,7 +6,7 @@ mod support;
 
 use std::fs;
 
-use appliance::{Appliance, Resolver, eventually, forwards, generation, revision};
+use appliance::{Appliance, Resolver, eventually, generation, revision};
 use clawgress_link::control::{Reply, Report, Request, Window};
 use support::{inside, nft, run};
 
@@ -24,6 +24,14 @@ const TWO_HOSTS: &str = r#"{
 }"#;
 
 const FEWER: &str = r#"{"version": 2, "allow": {"domains": ["example.com"]}}"#;
+
+/// Whether the kernel lets anything through at all.
+fn forwards() -> bool {
+    fs::read_to_string("/proc/sys/net/ipv4/ip_forward")
+        .unwrap()
+        .trim()
+        == "1"
+}
 
 fn stages(report: &Report) -> Vec<&str> {
     report
@@ -257,6 +265,16 @@ fn sealing_and_resuming() {
     resolver.hear("the order to forget", |message| {
         matches!(message, clawgress_link::pins::FromEnforcer::Unload).then_some(())
     });
+
+    // A restart does not undo it.
+    appliance.stop();
+    appliance.start();
+    let _resolver = Resolver::connect();
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert_eq!(
+        (generation(), appliance.status().enforcing),
+        (Some(0), false)
+    );
 
     let report = appliance.report(&Request::Resume);
     assert!(report.ok && report.applied, "{report:#?}");

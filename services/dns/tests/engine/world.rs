@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -24,8 +25,8 @@ use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode}
 use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use nix::sys::socket::{
-    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, accept, bind, listen, recv,
-    send, socket,
+    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, bind, listen, recv, send,
+    socket,
 };
 use serde_json::json;
 use tokio::net::UdpSocket;
@@ -202,8 +203,10 @@ impl World {
         listen(&listener, Backlog::new(1).unwrap()).unwrap();
         let minutes = Arc::clone(&self.minutes);
         std::thread::spawn(move || {
-            while let Ok(connection) = accept(listener.as_raw_fd()) {
-                keep_minutes(&Arc::new(owned(connection)), &minutes);
+            // To the library a stream's; accepting is the same for packets.
+            let listener = UnixListener::from(listener);
+            while let Ok((connection, _)) = listener.accept() {
+                keep_minutes(&Arc::new(OwnedFd::from(connection)), &minutes);
             }
         });
     }
@@ -299,13 +302,6 @@ fn tell(connection: &OwnedFd, message: &FromEnforcer) {
     let bytes = serde_json::to_vec(message).unwrap();
     // The resolver may have hung up.
     let _ = send(connection.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL);
-}
-
-#[allow(unsafe_code)]
-fn owned(descriptor: i32) -> OwnedFd {
-    use std::os::fd::FromRawFd;
-    // SAFETY: `accept` has just made it, and nobody else has it.
-    unsafe { OwnedFd::from_raw_fd(descriptor) }
 }
 
 async fn serve_zone(

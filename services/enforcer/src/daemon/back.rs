@@ -15,12 +15,15 @@ use crate::apply::{haproxy, host, nft};
 use crate::pins::Judge;
 
 impl Keeper {
-    /// Back to the last good plan, or to the seal.
-    pub(super) async fn go_back(&mut self, stages: &mut Stages) {
+    /// Back to what was good before, or to the seal.
+    pub(super) async fn go_back(
+        &mut self,
+        (good, enforced): (Option<Arc<InForce>>, bool),
+        stages: &mut Stages,
+    ) {
         let begun = Instant::now();
-        self.in_progress = None;
-        let good = self.last_good.clone().filter(|_| self.enforcing);
-        let back = match good {
+        self.last_good.clone_from(&good);
+        let back = match good.filter(|_| enforced) {
             None => Err("there is no good plan to go back to".to_owned()),
             Some(good) => self.restore(&good).await,
         };
@@ -40,11 +43,9 @@ impl Keeper {
         // The failed plan may have left its files and its table.
         self.table_known = false;
         self.enforcing = false;
-        self.serve_names(&good.plan).await?;
-        let over_cap = self.shared.over_cap().clone();
-        let front = candidate.front(moment, &over_cap, &self.shared.config.places());
-        self.serve_front(&front).await?;
-        self.exchange_kernel(&candidate, moment, front).await?;
+        self.serve_names(&candidate, None).await?;
+        self.serve_front_patiently(&candidate, moment).await?;
+        self.exchange_kernel(&candidate, moment).await?;
         self.load_resolver(&candidate).await?;
         self.verify(&[]).await?;
         Ok(format!(
@@ -90,7 +91,6 @@ impl Keeper {
     pub(super) async fn seal(&mut self, why: &str) -> Result<(), String> {
         self.enforcing = false;
         self.table_known = false;
-        self.in_progress = None;
         self.detail = format!("sealed: {why}");
         let stopped = host::stop_forwarding();
         self.tell_resolver(None);
@@ -141,7 +141,10 @@ impl Keeper {
             .await
             .is_ok_and(|mark| mark == front.mark)
         {
-            self.front = Some(front.clone());
+            self.front.running = Some(front);
+        } else {
+            // Caps may have filled since; what haproxy has by now is of this revision in any case.
+            self.front.due = true;
         }
         let logging = &candidate.revision.logging;
         self.shared
@@ -155,7 +158,6 @@ impl Keeper {
             revision: candidate.revision,
             index: candidate.index,
             plan,
-            front,
             moment,
         });
         self.shared.put_in_force(Some(Arc::clone(&good)));

@@ -11,7 +11,7 @@ use clawgress_policy::{Index, Moment, Revision};
 use sha2::{Digest, Sha256};
 
 use super::config::Config;
-use super::shared::{CapKey, InForce};
+use super::shared::{CapKey, InForce, Shared};
 use crate::apply::files::{self, Tree};
 use crate::apply::nft;
 use crate::apply::run::run;
@@ -213,39 +213,45 @@ pub(super) async fn check_named(
     ))
 }
 
-/// Checks haproxy's configuration, if it is another than what runs: the text for the checking directory, with its maps.
+/// Checks haproxy's configuration, if it is another than what runs: its text for the checking directory, with its maps.
 pub(super) async fn check_haproxy(
-    config: &Config,
-    front: &Rendered,
-    trial: &Rendered,
-    trial_places: &Places,
-    before: Option<&Rendered>,
+    shared: &Shared,
+    candidate: &Candidate,
+    moment: Moment,
+    running: Option<&Rendered>,
 ) -> Result<String, String> {
-    if before.is_some_and(|before| before.config == front.config && before.joined == front.joined) {
+    let config = &shared.config;
+    let over_cap = shared.over_cap().clone();
+    let (places, trial_places) = (config.places(), trial_places(config));
+    let directory = PathBuf::from(&trial_places.directory);
+    let compiling = {
+        let candidate = candidate.clone();
+        tokio::task::spawn_blocking(move || {
+            let front = candidate.front(moment, &over_cap, &places);
+            (front, candidate.front(moment, &over_cap, &trial_places))
+        })
+    };
+    let (front, trial) = compiling.await.map_err(|error| error.to_string())?;
+    if running.is_some_and(|run| run.config == front.config && run.joined == front.joined) {
         return Ok("only the maps change".to_owned());
     }
-    let directory = Path::new(&trial_places.directory);
-    let mut tree = front_tree(trial, &trial_places.directory)?;
+    let mut tree = front_tree(&trial, &directory.display().to_string())?;
     // The key of the policy API's front is haproxy's alone. The words that name it never change: they are left out here.
-    let key = format!(" ssl crt {} alpn h2,http/1.1", trial_places.certificate);
+    let key = format!(" ssl crt {} alpn h2,http/1.1", config.front.certificate);
     tree.insert(FRONT_CONFIG.to_owned(), trial.config.replace(&key, ""));
-    files::write_fresh(directory, &tree, None).map_err(|error| error.to_string())?;
+    files::write_fresh(&directory, &tree, None).map_err(|error| error.to_string())?;
     let path = directory.join(FRONT_CONFIG).display().to_string();
     let arguments = ["-c", "-q", "-f", &path];
-    run(
-        "checking haproxy's configuration",
-        &config.programs.haproxy,
-        &arguments,
-        None,
-        DEADLINE,
-    )
-    .await
-    .map_err(|error| error.to_string())?;
+    let program = &config.programs.haproxy;
+    let doing = "checking haproxy's configuration";
+    run(doing, program, &arguments, None, DEADLINE)
+        .await
+        .map_err(|error| error.to_string())?;
     Ok("haproxy would take its configuration".to_owned())
 }
 
 /// As the front's places, but where nobody reads from.
-pub(super) fn trial_places(config: &Config) -> Places {
+fn trial_places(config: &Config) -> Places {
     Places {
         directory: check_directory(config).join("front").display().to_string(),
         ..config.places()

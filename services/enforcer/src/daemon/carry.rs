@@ -64,9 +64,10 @@ impl Keeper {
     }
 
     pub(super) fn tell_resolver(&self, load: Option<(u64, PathBuf)>) {
-        self.shared
-            .standing
-            .send_modify(|standing| standing.load = load);
+        self.shared.standing.send_modify(|standing| {
+            standing.load = load;
+            standing.order += 1;
+        });
         self.tell_resolver_standing();
     }
 
@@ -85,6 +86,7 @@ impl Keeper {
         self.shared.standing.send_if_modified(|standing| {
             let new = Standing {
                 load: standing.load.clone(),
+                order: standing.order,
                 over_cap,
                 clock_trusted: trusted,
             };

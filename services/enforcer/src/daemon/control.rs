@@ -129,9 +129,13 @@ impl Control {
                 Ok(file) => self.order(|answer| Order::Apply(file, answer)).await,
                 Err(error) => Reply::Error { error },
             },
-            Request::Resume => self.order(Order::Resume).await,
+            Request::Resume => match self.order(Order::Resume).await {
+                // There was nothing to resume: the status says why.
+                Reply::Report(report) if report.ok && !report.applied => self.status(),
+                reply => reply,
+            },
             Request::Seal => self.order(Order::Seal).await,
-            Request::Status => Reply::Status(Box::new(self.status.borrow().clone())),
+            Request::Status => self.status(),
             Request::Telemetry { window } => Reply::Telemetry(Box::new(self.telemetry(window))),
             Request::Firewall => match nft::list(&self.shared.config.programs.nft).await {
                 Ok(text) => Reply::Text { text },
@@ -169,6 +173,10 @@ impl Control {
                 error: "the enforcer is ending".to_owned(),
             },
         }
+    }
+
+    fn status(&self) -> Reply {
+        Reply::Status(Box::new(self.status.borrow().clone()))
     }
 
     fn telemetry(&self, window: Window) -> Telemetry {

@@ -12,24 +12,22 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use clawgress_link::reload::Daemon;
 use clawgress_policy::Moment;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::applied::Applied;
-use super::candidate::{
-    Candidate, FRONT_CONFIG, check_haproxy, check_named, check_nft, front_tree, trial_places,
-};
-use super::keeper::Keeper;
+use super::candidate::{Candidate, check_haproxy, check_named, check_nft};
+use super::clock::until_next_second;
+use super::keeper::{AFTER_SECOND, Keeper};
 use super::shared::InForce;
+use super::steps;
 use crate::apply::stages::{Failed, Stages};
-use crate::apply::{files, haproxy, host, marker, nft};
-use crate::front::{Rendered, Update, difference};
+use crate::apply::{haproxy, host, marker, nft};
 use crate::pins::Judge;
 use crate::plan::{Carry, Marker, Plan};
 
-/// named and haproxy may take a while for a million names.
-const SERVED: Duration = Duration::from_secs(60);
+/// For what has to be answered at once.
+const NOW: Duration = Duration::from_secs(2);
 
 type Done = Result<(), Failed>;
 
@@ -50,10 +48,11 @@ impl Keeper {
         if self.dry_check(&candidate, false, stages).await.is_err() {
             return false;
         }
+        let before = (self.last_good.clone(), self.enforcing);
         if self.bring_about(&candidate, stages).await.is_ok() {
             return true;
         }
-        self.go_back(stages).await;
+        self.go_back(before, stages).await;
         false
     }
 
@@ -65,7 +64,8 @@ impl Keeper {
     ) -> Result<Candidate, Failed> {
         let begun = Instant::now();
         let highest = self.highest;
-        let compiled = Candidate::read(file).await.and_then(|candidate| {
+        let reading = self.meanwhile(Candidate::read(file)).await;
+        let compiled = reading.and_then(|candidate| {
             let number = candidate.revision.number;
             stages.set_revision(number);
             if rising && number <= highest {
@@ -105,18 +105,27 @@ impl Keeper {
             }
         };
         let plan = candidate.plan(moment, self.next_generation(), &carry);
-        let config = &self.shared.config;
-        let over_cap = self.shared.over_cap().clone();
-        let front = candidate.front(moment, &over_cap, &config.places());
-        let trial_places = trial_places(config);
-        let trial = candidate.front(moment, &over_cap, &trial_places);
-        let before = self.last_good.as_ref().filter(|_| self.enforcing);
         let transaction = self.transaction(&plan);
-        let (nft, named, haproxy) = tokio::join!(
-            check_nft(config, &transaction),
-            check_named(config, &plan, before.map(|before| &before.plan)),
-            check_haproxy(config, &front, &trial, &trial_places, self.front.as_ref()),
-        );
+        let before = self.last_good.clone().filter(|_| self.enforcing);
+        let running = self.front.running.clone();
+        let (shared, candidate) = (Arc::clone(&self.shared), candidate.clone());
+        let checking = async move {
+            let config = &shared.config;
+            let before = before.as_ref().map(|before| &before.plan);
+            let checked = tokio::join!(
+                check_nft(config, &transaction),
+                check_named(config, &plan, before),
+                check_haproxy(&shared, &candidate, moment, running.as_ref()),
+            );
+            Ok(checked)
+        };
+        let (nft, named, haproxy) = match self.meanwhile(checking).await {
+            Ok(checked) => checked,
+            Err(error) => {
+                let failed: Result<((), String), _> = Err(error);
+                return stages.note("nft", begun, failed);
+            }
+        };
         let mut well = Ok(());
         for (name, outcome) in [("nft", nft), ("named", named), ("haproxy", haproxy)] {
             if told || outcome.is_err() {
@@ -128,22 +137,18 @@ impl Keeper {
     }
 
     async fn bring_about(&mut self, candidate: &Candidate, stages: &mut Stages) -> Done {
-        let moment = self.clock.moment(candidate.revision.trust_hardware_clock);
-        // For the files alone: the transaction is compiled again, when no pin can be added any more.
-        let draft = candidate.plan(moment, self.next_generation(), &Carry::default());
-
         let begun = Instant::now();
-        let served = self.serve_names(&draft).await;
+        let before = self.last_good.clone().filter(|_| self.enforcing);
+        let served = self.serve_names(candidate, before).await;
         let markers = stages.note("named", begun, served)?;
 
         let begun = Instant::now();
-        let over_cap = self.shared.over_cap().clone();
-        let front = candidate.front(moment, &over_cap, &self.shared.config.places());
-        let served = self.serve_front(&front).await;
+        let moment = self.clock.moment(candidate.revision.trust_hardware_clock);
+        let served = self.serve_front_patiently(candidate, moment).await;
         stages.note("haproxy", begun, served.map(|detail| ((), detail)))?;
 
         let begun = Instant::now();
-        let loaded = self.exchange_kernel(candidate, moment, front).await;
+        let loaded = self.exchange_kernel(candidate, moment).await;
         let told = loaded.map(|()| ((), format!("generation {}", self.generation)));
         stages.note("nft", begun, told)?;
 
@@ -156,85 +161,71 @@ impl Keeper {
         stages.note("verify", begun, verified.map(|detail| ((), detail)))
     }
 
-    /// named's files and its proof that it has read them. The markers to ask for again are returned.
-    pub(super) async fn serve_names(
+    /// Waits for something long, and goes on looking at the clock and the kernel: a window that closes meanwhile has to
+    /// close. What is waited for must not touch the kernel or haproxy, or tell so (see `Front::busy`).
+    pub(super) async fn meanwhile<T: Send + 'static>(
         &mut self,
-        plan: &Plan,
-    ) -> Result<(Vec<Marker>, String), String> {
-        let text = |error: &dyn std::fmt::Display| error.to_string();
-        let config = &self.shared.config;
-        let before = self.last_good.as_ref().filter(|_| self.enforcing);
-        let changed = match before {
-            Some(before) => plan.zones.changed(&before.plan.zones),
-            None => plan.zones.zones.iter().collect(),
-        };
-        let same_text = before.is_some_and(|before| before.plan.named == plan.named);
-        let mut tree: files::Tree = changed
-            .iter()
-            .map(|zone| (format!("zones/{}", zone.file), zone.text.clone()))
-            .collect();
-        tree.insert("named.conf".to_owned(), plan.named.text.clone());
-        let directory = config.run("");
-        let placed = files::place(&directory, &tree, config.group).map_err(|error| text(&error))?;
-        let markers: Vec<Marker> = changed.iter().map(|zone| zone.marker.clone()).collect();
-        if !placed.is_empty() || !same_text {
-            let reload = config.reload.daemon(Daemon::Named).await;
-            reload.map_err(|error| text(&error))?;
+        long: impl Future<Output = Result<T, String>> + Send + 'static,
+    ) -> Result<T, String> {
+        let mut task = tokio::spawn(long);
+        loop {
+            tokio::select! {
+                done = &mut task => {
+                    return done.unwrap_or_else(|error| Err(format!("it ended early: {error}")));
+                }
+                () = sleep(until_next_second() + AFTER_SECOND) => self.each_second().await,
+            }
         }
-        marker::served(config.resolver, &markers, SERVED)
-            .await
-            .map_err(|error| text(&error))?;
-        let names: Vec<&str> = plan
-            .zones
-            .zones
-            .iter()
-            .map(|zone| zone.file.as_str())
-            .collect();
-        files::keep_only(&config.run("zones"), &names).map_err(|error| text(&error))?;
-        Ok((
-            markers,
-            format!("{} zones changed, named serves them", changed.len()),
-        ))
     }
 
-    /// The front's files, and haproxy's word that it has them.
-    pub(super) async fn serve_front(&mut self, front: &Rendered) -> Result<String, String> {
-        let text = |error: &dyn std::fmt::Display| error.to_string();
-        let config = &self.shared.config;
-        let places = config.places();
-        let tree = front_tree(front, &places.directory)?;
-        let directory = std::path::Path::new(&places.directory);
-        files::place(directory, &tree, config.group).map_err(|error| text(&error))?;
-        let tree = files::Tree::from([(FRONT_CONFIG.to_owned(), front.config.clone())]);
-        files::place(&config.run(""), &tree, config.group).map_err(|error| text(&error))?;
-        let update = match &self.front {
-            Some(old) => difference(old, front, &places),
-            None => Update::Reload,
-        };
-        // Until haproxy says otherwise, nobody knows what it has.
-        self.front = None;
-        let told = match &update {
-            Update::Nothing => "nothing changes".to_owned(),
-            Update::Runtime(commands) => match haproxy::command(&places, commands).await {
-                Ok(()) => format!("{} changes in the running process", commands.len()),
-                Err(error) => {
-                    tracing::warn!("{error}; reloading it instead");
-                    self.reload_front().await?
-                }
-            },
-            Update::Reload => self.reload_front().await?,
-        };
-        haproxy::serves(&places, &front.mark, SERVED)
+    /// named's part, for the names of a revision; `before` is what it serves now.
+    pub(super) async fn serve_names(
+        &mut self,
+        candidate: &Candidate,
+        before: Option<Arc<InForce>>,
+    ) -> Result<(Vec<Marker>, String), String> {
+        // For its files alone, which depend on no moment.
+        let moment = self.clock.moment(candidate.revision.trust_hardware_clock);
+        let draft = candidate.plan(moment, self.next_generation(), &Carry::default());
+        let zones = Arc::clone(&candidate.zones);
+        let shared = Arc::clone(&self.shared);
+        self.meanwhile(steps::names(shared, zones, draft.named, before))
             .await
-            .map_err(|error| text(&error))?;
-        self.front = Some(front.clone());
+    }
+
+    /// haproxy's part. Whatever a window or a cap would change of it meanwhile waits until it is done.
+    pub(super) async fn serve_front_patiently(
+        &mut self,
+        candidate: &Candidate,
+        moment: Moment,
+    ) -> Result<String, String> {
+        // Until haproxy says otherwise, nobody knows what it has.
+        let old = self.front.running.take();
+        let shared = Arc::clone(&self.shared);
+        let step = steps::front(shared, candidate.clone(), moment, old, steps::PATIENT);
+        self.front.busy = true;
+        let served = self.meanwhile(step).await;
+        self.front.busy = false;
+        let (front, told) = served?;
+        self.front.running = Some(front);
         Ok(told)
     }
 
-    async fn reload_front(&self) -> Result<String, String> {
-        let reload = self.shared.config.reload.daemon(Daemon::Haproxy).await;
-        reload.map_err(|error| error.to_string())?;
-        Ok("reloaded".to_owned())
+    /// As `serve_front_patiently`, within a second or so; what could not be done is tried again each second.
+    pub(super) async fn serve_front_now(&mut self, candidate: &Candidate, moment: Moment) {
+        self.front.due = true;
+        if self.front.busy {
+            return;
+        }
+        let old = self.front.running.take();
+        let shared = Arc::clone(&self.shared);
+        match steps::front(shared, candidate.clone(), moment, old, NOW).await {
+            Ok((front, _)) => {
+                self.front.running = Some(front);
+                self.front.due = false;
+            }
+            Err(error) => tracing::error!("telling haproxy of a change: {error}; trying again"),
+        }
     }
 
     /// The kernel, and with it all that goes by the plan in force.
@@ -242,7 +233,6 @@ impl Keeper {
         &mut self,
         candidate: &Candidate,
         moment: Moment,
-        front: Rendered,
     ) -> Result<(), String> {
         let shared = Arc::clone(&self.shared);
         let mut pinner = shared.pinner.lock().await;
@@ -277,7 +267,6 @@ impl Keeper {
             revision: Arc::clone(&candidate.revision),
             index: Arc::clone(&candidate.index),
             plan,
-            front,
             moment,
         });
         self.shared.put_in_force(Some(Arc::clone(&new)));
@@ -285,7 +274,8 @@ impl Keeper {
         self.shared
             .deny_log()
             .configure(logging.deny_log, &logging.facility);
-        self.in_progress = Some(new);
+        self.last_good = Some(new);
+        self.enforcing = true;
         Ok(())
     }
 
@@ -310,30 +300,31 @@ impl Keeper {
         while self.loaded.try_recv().is_ok() {}
         self.tell_resolver(Some((number, candidate.file.clone())));
         let patience = Duration::from_secs(self.shared.config.resolver_load_seconds);
-        let answer = async {
-            loop {
-                match self.loaded.recv().await {
-                    Some(loaded) if loaded.revision == number => return loaded.error,
-                    Some(_) => {}
-                    None => return Some("the enforcer is ending".to_owned()),
+        let end = Instant::now() + patience;
+        while Instant::now() < end {
+            match timeout(until_next_second() + AFTER_SECOND, self.loaded.recv()).await {
+                Ok(Some(loaded)) if loaded.revision == number => {
+                    return match loaded.error {
+                        None => Ok(format!("clawgress-dns has loaded revision {number}")),
+                        Some(error) => Err(format!(
+                            "clawgress-dns can't load revision {number}: {error}"
+                        )),
+                    };
                 }
+                Ok(Some(_)) => {}
+                Ok(None) => return Err("the enforcer is ending".to_owned()),
+                Err(_) => self.each_second().await,
             }
-        };
-        match timeout(patience, answer).await {
-            Ok(None) => Ok(format!("clawgress-dns has loaded revision {number}")),
-            Ok(Some(error)) => Err(format!(
-                "clawgress-dns can't load revision {number}: {error}"
-            )),
-            Err(_) => Err(format!(
-                "clawgress-dns did not load revision {number} within {patience:?}; is it running?"
-            )),
         }
+        Err(format!(
+            "clawgress-dns did not load revision {number} within {patience:?}; is it running?"
+        ))
     }
 
     /// Asks everybody once more, now that all of them should have it; only then is anything forwarded.
     pub(super) async fn verify(&mut self, markers: &[Marker]) -> Result<String, String> {
-        let Some(new) = self.in_progress.take() else {
-            return Err("there is no plan to verify".to_owned());
+        let Some(new) = self.last_good.clone().filter(|_| self.enforcing) else {
+            return Err("the box was sealed meanwhile".to_owned());
         };
         let text = |error: &dyn std::fmt::Display| error.to_string();
         let present = self.kernel_generation();
@@ -344,23 +335,23 @@ impl Keeper {
             ));
         }
         let config = &self.shared.config;
-        marker::served(config.resolver, markers, SERVED)
+        marker::served(config.resolver, markers, NOW)
             .await
             .map_err(|error| text(&error))?;
-        let said = haproxy::mark(&config.places()).await;
-        let said = said.map_err(|error| text(&error))?;
-        if said != new.front.mark {
-            return Err(format!(
-                "haproxy serves the state {said} instead of {}",
-                new.front.mark
-            ));
+        if let Some(front) = &self.front.running {
+            haproxy::serves(&config.places(), &front.mark, NOW)
+                .await
+                .map_err(|error| text(&error))?;
         }
         host::set(&new.plan.host.after).map_err(|error| text(&error))?;
+        if let Err(error) = std::fs::remove_file(self.held_path())
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!("forgetting that the box was sealed on order: {error}");
+        }
         self.highest = self.highest.max(new.revision.number);
-        self.enforcing = true;
         self.detail = format!("revision {} is enforced", new.revision.number);
         self.note_applied(&new, true)?;
-        self.last_good = Some(new);
         Ok("kernel, named, haproxy and clawgress-dns have it; forwarding is on".to_owned())
     }
 
@@ -385,26 +376,13 @@ impl Keeper {
         candidate: &Candidate,
         moment: Moment,
     ) -> Result<(), String> {
-        let over_cap = self.shared.over_cap().clone();
-        let front = candidate.front(moment, &over_cap, &self.shared.config.places());
         // The kernel first: it cuts, and what haproxy still lets through gets no pin any more.
-        self.exchange_kernel(candidate, moment, front.clone())
-            .await?;
-        if let Some(new) = self.in_progress.take() {
+        self.exchange_kernel(candidate, moment).await?;
+        if let Some(new) = self.last_good.clone() {
             self.note_applied(&new, true)?;
-            self.last_good = Some(new);
         }
         self.tell_resolver_standing();
-        self.serve_front(&front).await?;
-        Ok(())
-    }
-
-    /// haproxy's maps anew, for caps that filled or began anew.
-    pub(super) async fn renew_front(&mut self, good: &InForce) -> Result<(), String> {
-        let over_cap = self.shared.over_cap().clone();
-        let candidate = Candidate::again(good);
-        let front = candidate.front(good.moment, &over_cap, &self.shared.config.places());
-        self.serve_front(&front).await?;
+        self.serve_front_now(candidate, moment).await;
         Ok(())
     }
 }

@@ -16,10 +16,14 @@ use super::applied::Applied;
 use super::candidate::Candidate;
 use super::clock::{Clock, until_next_second};
 use super::shared::{InForce, Loaded, Shared};
+use crate::apply::files;
 use crate::apply::stages::Stages;
 use crate::front::Rendered;
 use crate::kernel::{Socket, sets};
 use crate::plan::{Leaf, Shaping, layout};
+
+/// A little after a second begins, the clock shows it.
+pub(super) const AFTER_SECOND: Duration = Duration::from_millis(1);
 
 /// An order, and where its answer goes.
 pub(super) enum Order {
@@ -41,17 +45,25 @@ pub(super) struct Keeper {
     pub(super) highest: u64,
     /// The last good one; kept while the box is sealed, to be resumed.
     pub(super) last_good: Option<Arc<InForce>>,
-    /// In the kernel, and not yet verified.
-    pub(super) in_progress: Option<Arc<InForce>>,
     pub(super) enforcing: bool,
     /// Whether the kernel's table is exactly that of the last good plan, and can be changed in part.
     pub(super) table_known: bool,
-    /// What the running haproxy has, if anybody knows.
-    pub(super) front: Option<Rendered>,
+    pub(super) front: Front,
     pub(super) shaping: Option<(Shaping, Option<Leaf>)>,
     pub(super) loaded: mpsc::Receiver<Loaded>,
     pub(super) status: watch::Sender<Status>,
     pub(super) detail: String,
+}
+
+/// How far haproxy is.
+#[derive(Default)]
+pub(super) struct Front {
+    /// What the running process has, if anybody knows.
+    pub(super) running: Option<Rendered>,
+    /// It is being told of a revision; what else it has to be told waits.
+    pub(super) busy: bool,
+    /// It still has to be told of something.
+    pub(super) due: bool,
 }
 
 pub(super) fn sealed_status(detail: &str) -> Status {
@@ -84,10 +96,9 @@ impl Keeper {
             generation: 0,
             highest: 0,
             last_good: None,
-            in_progress: None,
             enforcing: false,
             table_known: false,
-            front: None,
+            front: Front::default(),
             shaping: None,
             loaded,
             status,
@@ -95,17 +106,23 @@ impl Keeper {
         }
     }
 
-    /// Serves orders for ever.
-    pub(super) async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
+    /// Serves orders for ever. `begun` is told when the first state is reached, whichever it is.
+    pub(super) async fn run(
+        mut self,
+        mut orders: mpsc::Receiver<Order>,
+        begun: oneshot::Sender<()>,
+    ) {
         self.begin().await;
         self.tell_status().await;
+        // Nobody waits for it any more while the process ends.
+        let _ = begun.send(());
         loop {
             tokio::select! {
                 order = orders.recv() => match order {
                     Some(order) => self.obey(order).await,
                     None => return,
                 },
-                () = sleep(until_next_second() + Duration::from_millis(1)) => self.each_second().await,
+                () = sleep(until_next_second() + AFTER_SECOND) => self.each_second().await,
             }
             self.tell_status().await;
         }
@@ -139,6 +156,15 @@ impl Keeper {
         }
         if let Some(present) = present {
             self.generation = self.generation.max(present);
+        }
+        if self.held_path().exists() {
+            "sealed on order".clone_into(&mut self.detail);
+            if present != Some(0)
+                && let Err(error) = self.seal("sealed on order").await
+            {
+                tracing::error!("{error}");
+            }
+            return;
         }
         let Some(file) = self.boot_file(applied.as_ref()) else {
             "no revision was committed: the box stays sealed".clone_into(&mut self.detail);
@@ -204,9 +230,7 @@ impl Keeper {
             None => self.boot_file(Applied::read(&self.applied_path()).as_ref()),
         };
         let Some(file) = file else {
-            let none: Result<((), String), _> =
-                Err("no revision was committed: there is nothing to enforce");
-            let _ = stages.note("compile", std::time::Instant::now(), none);
+            "no revision was committed: the box stays sealed".clone_into(&mut self.detail);
             return stages.report(false);
         };
         let applied = self.enforce_file(file, false, &mut stages).await;
@@ -216,7 +240,10 @@ impl Keeper {
     async fn seal_on_order(&mut self) -> Report {
         let mut stages = Stages::of(self.highest);
         let begun = std::time::Instant::now();
-        let sealed = self.seal("sealed on order").await;
+        // Before anything else: a restart must not undo it.
+        let held = files::write_durably(&self.held_path(), b"");
+        let sealed = self.seal("on order").await;
+        let sealed = sealed.and(held.map_err(|error| error.to_string()));
         let told = sealed.map(|()| ((), "all chains drop, forwarding is off".to_owned()));
         let done = stages.note("nft", begun, told).is_ok();
         stages.report(done)
@@ -235,7 +262,7 @@ impl Keeper {
         stages.report(applied)
     }
 
-    async fn each_second(&mut self) {
+    pub(super) async fn each_second(&mut self) {
         let jumped = self.clock.jumped();
         let Some(good) = self.last_good.clone().filter(|_| self.enforcing) else {
             return;
@@ -257,6 +284,9 @@ impl Keeper {
         let behind = moment.now < good.moment.now;
         if due || trust || jumped || behind {
             self.renew(&good, moment).await;
+        } else if self.front.due {
+            self.serve_front_now(&Candidate::again(&good), good.moment)
+                .await;
         }
     }
 
@@ -297,9 +327,13 @@ impl Keeper {
         let Some(good) = self.last_good.clone().filter(|_| self.enforcing) else {
             return;
         };
-        if let Err(error) = self.renew_front(&good).await {
-            tracing::error!("telling haproxy of used-up caps: {error}");
-        }
+        self.serve_front_now(&Candidate::again(&good), good.moment)
+            .await;
+    }
+
+    /// There while the box is sealed on order.
+    pub(super) fn held_path(&self) -> PathBuf {
+        self.shared.config.run("held")
     }
 
     pub(super) fn applied_path(&self) -> PathBuf {

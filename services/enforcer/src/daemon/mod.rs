@@ -17,5 +17,6 @@ mod quotas;
 mod resolver;
 mod serve;
 mod shared;
+mod steps;
 
 pub use serve::serve;

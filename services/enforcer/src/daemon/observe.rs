@@ -230,6 +230,11 @@ pub(super) fn front_event(shared: &Shared, in_force: Option<&InForce>, event: &E
 /// Reads the kernel's counters each second, for ever.
 pub(super) async fn meters(shared: Arc<Shared>, mut socket: Socket) {
     let mut meters = Meters::default();
+    // Before the first revision there is no such table.
+    for table in [TABLE, METER] {
+        let found = tokio::task::block_in_place(|| objects::counters(&mut socket, table));
+        meters.begin(table, found.unwrap_or_default());
+    }
     loop {
         tokio::time::sleep(WAIT).await;
         let Some(in_force) = shared.in_force() else {

@@ -119,7 +119,7 @@ impl Session<'_> {
     async fn tell(&mut self) -> Result<(), ServerError> {
         let now = self.standing.borrow_and_update().clone();
         let told = self.told.take();
-        if told.as_ref().is_none_or(|told| told.load != now.load) {
+        if told.as_ref().is_none_or(|told| told.order != now.order) {
             let message = match &now.load {
                 Some((revision, file)) => FromEnforcer::Load {
                     revision: *revision,

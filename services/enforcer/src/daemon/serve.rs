@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::clock::Clock;
 use super::config::Config;
@@ -56,16 +56,22 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         Socket::open()?,
     ));
     tokio::spawn(Control::new(Arc::clone(&shared), orders, told).serve(listener));
-    let keeping = tokio::spawn(keeper.run(obeyed));
+    let (begun, has_begun) = oneshot::channel();
+    let mut keeping = tokio::spawn(keeper.run(obeyed, begun));
+    tracing::info!("listening");
+    tokio::select! {
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+        _ = has_begun => {}
+    }
     sd_notify::notify(&[sd_notify::NotifyState::Ready])
         .context("telling systemd that the service is ready")?;
-    tracing::info!("listening");
 
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
         // Without it nothing is enforced any more, nor would a window close: systemd starts the process again.
-        ended = keeping => return Err(anyhow!("the keeper ended early: {ended:?}")),
+        ended = &mut keeping => return Err(anyhow!("the keeper ended early: {ended:?}")),
     }
     tracing::info!("ending; the kernel goes on enforcing");
     // Best effort: systemd learns the same from our exit.

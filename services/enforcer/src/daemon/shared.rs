@@ -11,7 +11,6 @@ use clawgress_policy::{Index, Moment, Revision};
 use tokio::sync::{mpsc, watch};
 
 use super::config::Config;
-use crate::front::Rendered;
 use crate::front::live::Live;
 use crate::pins::Pinner;
 use crate::plan::Plan;
@@ -29,7 +28,6 @@ pub(super) struct InForce {
     pub(super) revision: Arc<Revision>,
     pub(super) index: Arc<Index>,
     pub(super) plan: Plan,
-    pub(super) front: Rendered,
     pub(super) moment: Moment,
 }
 
@@ -38,6 +36,8 @@ pub(super) struct InForce {
 pub(super) struct Standing {
     /// Number and file. None: deny everything.
     pub(super) load: Option<(u64, PathBuf)>,
+    /// Of the order to load: the same revision may have to be loaded twice.
+    pub(super) order: u64,
     pub(super) over_cap: Vec<(String, String)>,
     pub(super) clock_trusted: bool,
 }

@@ -118,7 +118,7 @@ fn api(places: &Places) -> String {
 	http-error status 408 content-type application/json string "{{\"error\":\"request timeout\",\"reason\":\"the request did not arrive within 10 seconds\"}}"
 	http-error status 502 content-type application/json string "{{\"error\":\"bad gateway\",\"reason\":\"the policy API gave no usable answer; see journalctl -u clawgress-policy\"}}"
 	http-error status 503 content-type application/json string "{{\"error\":\"unavailable\",\"reason\":\"the policy API is not running; see systemctl status clawgress-policy\"}}"
-	http-error status 504 content-type application/json string "{{\"error\":\"gateway timeout\",\"reason\":\"the policy API did not answer within 30 seconds\"}}"
+	http-error status 504 content-type application/json string "{{\"error\":\"gateway timeout\",\"reason\":\"the policy API did not answer in time; see journalctl -u clawgress-policy\"}}"
 
 frontend front from api
 	bind 127.0.0.1:443 ssl crt {certificate} alpn h2,http/1.1
@@ -131,6 +131,8 @@ frontend front from api
 	default_backend policy
 
 backend policy from api
+	# A million names are compiled, checked by four programs and loaded before the answer; all other calls are quick.
+	http-request set-timeout server 180s if {{ path /clawgress/policy /api/clawgress/policy }}
 	server policy 127.0.0.1:8440 maxconn 256
 
 "#

@@ -15,7 +15,7 @@ pub enum Update {
     Reload,
 }
 
-/// haproxy 2.6 finds the entry to change by walking all entries, at some ten million a second.
+/// haproxy 2.6 finds the entry to change by walking all entries, some twenty million a second.
 const MOST_STEPS: usize = 5_000_000;
 /// Beyond this a reload costs less than the commands.
 const MOST_LINES: usize = 200_000;

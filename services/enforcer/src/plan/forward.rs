@@ -38,6 +38,7 @@ pub(super) fn endings(ruleset: &mut Ruleset, frame: &Frame<'_>) {
         "dropped_invalid",
         "dropped_forward",
         "dropped_related",
+        "dropped_suspect",
         "cut",
     ] {
         ruleset.counter(counter);
@@ -51,6 +52,13 @@ pub(super) fn endings(ruleset: &mut Ruleset, frame: &Frame<'_>) {
         accept(),
     ]);
     ruleset.rule([set_ct_mark(frame.stamp()), accept()]);
+
+    ruleset.chain("suspect");
+    ruleset.rule([
+        add_to_ct_mark(mark::SUSPECT),
+        count("dropped_suspect"),
+        drop(),
+    ]);
 
     // Answers go only to sources that have passed the first chain.
     ruleset.chain("refuse");
@@ -99,6 +107,15 @@ pub(super) fn endings(ruleset: &mut Ruleset, frame: &Frame<'_>) {
     ruleset.rule([count("dropped_related"), drop()]);
 }
 
+/// A live flow's first denial: see `mark::SUSPECT`.
+pub(super) fn first_denial() -> Vec<serde_json::Value> {
+    vec![
+        mark_has(mark::GENERATION),
+        mark_is(mark::SUSPECT, 0),
+        goto("suspect"),
+    ]
+}
+
 pub(super) fn errors() -> [(bool, Vec<u16>, u32); 2] {
     [
         (false, ERRORS_V4.to_vec(), LONGEST_V4),
@@ -144,6 +161,9 @@ pub(super) fn judges(ruleset: &mut Ruleset, frame: &Frame<'_>) {
             let map = format!("{map}{}", if v6 { 6 } else { 4 });
             ruleset.rule([super::statement::verdict_by(original_source(v6), map)]);
         }
+        ruleset.rule(first_denial());
+        // A live flow whose principal is no more, or is judged otherwise now.
+        ruleset.rule([mark_has(mark::GENERATION), goto("refuse")]);
         ruleset.rule([goto("nobodys")]);
     }
 }

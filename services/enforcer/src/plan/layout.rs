@@ -32,6 +32,10 @@ pub mod mark {
     pub const CUT: u32 = 0x0100_0000;
     /// The flow was allowed and is not counted as a flow yet.
     pub const UNCOUNTED: u32 = 0x0200_0000;
+    /// The flow was denied once since it was last allowed. The first time its packet is only dropped: while one
+    /// ruleset replaces another, a packet under way may find a map of the old one empty already, and a flow must not
+    /// be cut for that.
+    pub const SUSPECT: u32 = 0x0400_0000;
     /// What a flow on the fast path must have: this generation, and not cut.
     pub const FAST: u32 = GENERATION | CUT;
 }

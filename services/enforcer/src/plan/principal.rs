@@ -10,6 +10,7 @@ use clawgress_policy::{Principal, Reason};
 use nftables::{expr::MetaKey, types::RejectCode};
 
 use super::{
+    forward::first_denial,
     frame::{Frame, WIRE_PORTS, disjoint, on_wire},
     layout::mark,
     name,
@@ -75,6 +76,7 @@ fn denials(ruleset: &mut Ruleset, frame: &Frame<'_>, who: &Principal) {
 
 /// Ends in a denial: of what was allowed once under an older generation, that it was revised.
 fn deny(ruleset: &mut Ruleset, who: &Principal, reason: Reason) {
+    ruleset.rule(first_denial());
     if matches!(reason, Reason::NotAllowlisted | Reason::Port) {
         ruleset.rule([
             mark_has(mark::GENERATION),

@@ -14,7 +14,14 @@ pub struct Meters {
 }
 
 impl Meters {
-    /// What the counters say now. The first reading of a counter that outlives plans only tells where it stands.
+    /// Where counters stand that were there before this process.
+    pub fn begin(&mut self, table: &'static str, counters: HashMap<String, Counter>) {
+        let all = counters.into_iter();
+        self.last
+            .extend(all.map(|(name, value)| ((table, name), value)));
+    }
+
+    /// What the counters say now.
     pub fn read(
         &mut self,
         now: u64,
@@ -33,7 +40,6 @@ impl Meters {
                     bytes: value.bytes.saturating_sub(last.bytes),
                     packets: value.packets - last.packets,
                 },
-                None if of.table == plan::layout::METER => Counter::default(),
                 _ => *value,
             };
             let what = match &of.what {
@@ -76,6 +82,15 @@ mod tests {
         ];
         let mut rings = Rings::default();
         let mut meters = Meters::default();
+        // A restarted enforcer finds 1000 bytes that were told before.
+        let before = Counter {
+            bytes: 1000,
+            packets: 10,
+        };
+        meters.begin(
+            plan::layout::METER,
+            HashMap::from([("out".to_owned(), before)]),
+        );
         let mut read = |rings: &mut Rings, out: u64, deny: u64| {
             let one = |name: &str, bytes, packets| {
                 HashMap::from([(name.to_owned(), Counter { bytes, packets })])
@@ -86,7 +101,6 @@ mod tests {
             ]);
             meters.read(5, &counted, &all, rings);
         };
-        // A restarted enforcer finds 1000 bytes that were told before; denials begin with each plan.
         read(&mut rings, 1000, 2);
         read(&mut rings, 1500, 2);
         read(&mut rings, 1500, 1);

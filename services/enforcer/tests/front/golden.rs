@@ -26,11 +26,10 @@ fn compare(name: &str, text: &str) {
 fn what_haproxy_is_given() {
     let front = rendered(&revision(POLICY));
     compare("haproxy.cfg", &front.config);
-    let maps: String = front
-        .maps
-        .iter()
-        .map(|(name, text)| format!("== {}\n{text}", name.file()))
-        .collect();
+    let mut maps = String::new();
+    for (name, text) in &front.maps {
+        maps.push_str(&format!("== {}\n{text}", name.file()));
+    }
     compare("maps.txt", &maps);
     let [joined] = front.joined.as_slice() else {
         panic!("{:?}", front.joined)
@@ -42,6 +41,27 @@ fn what_haproxy_is_given() {
         rendered(&revision(POLICY)),
         "the same revision gives the same bytes"
     );
+}
+
+#[test]
+fn the_front_of_the_policy_api_is_as_shipped() {
+    let shipped =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../rootfs-overlay/etc/haproxy/haproxy.cfg");
+    let shipped = fs::read_to_string(shipped).unwrap();
+    let (_, shipped) = shipped.split_once("\ndefaults").unwrap();
+    let config = rendered(&revision(POLICY)).config;
+    let (_, api) = config.split_once("\ndefaults api").unwrap();
+    let (api, _) = api.split_once("\nbackend flows-of-source").unwrap();
+    let api = api.replace(" from api", "");
+    // Room for it among the others' flows is the one thing that it has besides.
+    let lines = |text: &str| -> Vec<String> {
+        let lines = text
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty() && !line.starts_with("maxconn"));
+        lines.map(str::to_owned).collect()
+    };
+    assert_eq!(lines(&api), lines(shipped));
 }
 
 #[test]

@@ -1,6 +1,5 @@
 //! The maps say what the index says, for whatever policy and name: looked up here as haproxy looks them up.
 
-use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use clawgress_config::Cidr;
@@ -94,7 +93,7 @@ proptest! {
     ) {
         let mut revision = revision("{\"version\": 2}");
         revision.policy.global = global;
-        let host = Host { sources: BTreeSet::new(), scope: own, exfil: Default::default() };
+        let host = Host { scope: own, ..Host::default() };
         revision.policy.hosts.insert("h".to_owned(), host);
         let index = Index::of(&revision).unwrap();
         let moment = Moment { now: NOON + hour * 3600, trusted };

@@ -162,7 +162,11 @@ impl Appliance {
         let config = self.path("enforcer.toml").display().to_string();
         let log = self.path("enforcer.log").display().to_string();
         let program = env!("CARGO_BIN_EXE_clawgress-enforcer");
-        self.enforcer = Some(Daemon::start(program, &["--config", &config], &log));
+        // With the one capability that its unit gives it.
+        let only = "-all,+net_admin";
+        let words = ["--bounding-set", only, "--inh-caps", only, "--", program];
+        let arguments = [&words[..], &["--config", &config]].concat();
+        self.enforcer = Some(Daemon::start("/usr/bin/setpriv", &arguments, &log));
         eventually("an answer of the enforcer", || {
             Self::try_ask(&Request::Status).ok()
         });
@@ -317,13 +321,6 @@ pub(crate) fn revision(number: u64, policy: &str) -> Revision {
 /// The kernel's generation.
 pub(crate) fn generation() -> Option<u32> {
     sets::generation(&mut Socket::open().unwrap(), "clawgress", "generation").unwrap()
-}
-
-pub(crate) fn forwards() -> bool {
-    fs::read_to_string("/proc/sys/net/ipv4/ip_forward")
-        .unwrap()
-        .trim()
-        == "1"
 }
 
 /// clawgress-dns, as far as the enforcer sees it: loads whatever it is told to, unless it is told not to.
