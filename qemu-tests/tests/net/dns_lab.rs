@@ -32,7 +32,7 @@ pub(crate) const POLICY: &str = r#"{
             "domains": ["api.allowed.test", "cname.allowed.test", "mixed.allowed.test", "many.allowed.test",
                 "in10.allowed.test", "in169.allowed.test", "in100.allowed.test", "in127.allowed.test",
                 "in-own.allowed.test", "in-one6.allowed.test", "in-ula.allowed.test", "in-mapped.allowed.test",
-                "in-nat64.allowed.test", "in-6to4.allowed.test", "held.allowed.test", "*.wild.test", "*.t.tunnel.test"],
+                "in-nat64.allowed.test", "in-6to4.allowed.test", "held.allowed.test", "*.wild.test", "*.t.tunnel.test", "*.d.tunnel.test"],
             "ips": ["10.99.0.0/16"]
         }
     }}
@@ -67,7 +67,8 @@ const NAMED_CONFIG: &str = "options {\n\tdirectory \"DIR\"; pid-file none; sessi
     \tlisten-on port 53 { 127.0.0.1; }; listen-on-v6 { none; }; dnssec-validation no; empty-zones-enable no;\n\
     \tallow-query { 127.0.0.1; }; minimal-responses no;\n};\ncontrols { };\n\
     logging { channel asked { file \"DIR/asked.log\"; }; category queries { asked; }; };\n\
-    zone \"t.tunnel.test\" { type forward; forward only; forwarders { 203.0.113.1 port 5300; }; };\n";
+    zone \"t.tunnel.test\" { type forward; forward only; forwarders { 203.0.113.1 port 5300; }; };\n\
+    zone \"d.tunnel.test\" { type forward; forward only; forwarders { 203.0.113.1 port 5301; }; };\n";
 
 const REDIRECT: &str = "table inet lab { chain nat { type nat hook prerouting priority dstnat;\n\
     iifname inside udp dport 53 redirect to :10053\niifname inside tcp dport 53 redirect to :10053\n}\n}\n";

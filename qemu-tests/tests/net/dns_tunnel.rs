@@ -1,4 +1,4 @@
-//! A live tunnelling tool through an allowed wildcard, its server outside: no connection comes about, and what leaks
+//! Live tunnelling tools through an allowed wildcard, their servers outside: no connection comes about, and what leaks
 //! upstream meanwhile is less than the budget.
 
 use std::fs::File;
@@ -11,31 +11,45 @@ use qemu_tests::process::{self, words};
 use qemu_tests::{Case, Result, case, require};
 
 use crate::dns_lab::Resolver;
-use crate::gateway::need;
+use crate::gateway::{eventually, need};
 
-const SERVER: (&str, &str) = ("/usr/sbin/iodined", "iodine");
+const IODINED: (&str, &str) = ("/usr/sbin/iodined", "iodine");
 const CLIENT: &str = "/usr/sbin/iodine";
+const DNS2TCPD: (&str, &str) = ("/usr/bin/dns2tcpd", "dns2tcp");
 const PORT: u16 = 5300;
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// The far end, on the host outside.
+/// The far end.
 struct Server(Child);
 
 impl Server {
-    fn start(case: &Case, resolver: &Resolver) -> Result<Self> {
-        let log = case.log_directory("daemons")?.join("iodined.log");
+    /// On the host outside.
+    fn start(case: &Case, resolver: &Resolver, name: &str, command: &str) -> Result<Self> {
+        let log = case.log_directory("daemons")?.join(format!("{name}.log"));
         let output = File::create(&log).doing("making", &log)?;
         let errors = output.try_clone().doing("opening", &log)?;
         let mut arguments = resolver.gateway.internet.host.entry();
-        let command = format!(
-            "{} -f -c -P secret -p {PORT} 10.53.0.1/24 t.tunnel.test",
-            SERVER.0
-        );
-        arguments.extend(words(&command));
+        arguments.extend(words(command));
         let child = process::spawn(&arguments, |command| {
             command.stdin(Stdio::null()).stdout(output).stderr(errors);
         })?;
         Ok(Self(child))
+    }
+
+    fn iodined(case: &Case, resolver: &Resolver) -> Result<Self> {
+        let command = format!(
+            "{} -f -c -P secret -p {PORT} 10.53.0.1/24 t.tunnel.test",
+            IODINED.0
+        );
+        Self::start(case, resolver, "iodined", &command)
+    }
+
+    fn dns2tcpd(case: &Case, resolver: &Resolver) -> Result<Self> {
+        let config = "listen = 0.0.0.0\nport = 5301\nuser = root\nchroot = /\ndomain = d.tunnel.test\n\
+            resources = shell:127.0.0.1:22\n";
+        let config = resolver.gateway.file("dns2tcpd.conf", config)?;
+        let command = format!("{} -F -d 1 -f {}", DNS2TCPD.0, config.display());
+        Self::start(case, resolver, "dns2tcpd", &command)
     }
 }
 
@@ -61,9 +75,9 @@ const THROUGH: &str = "Connection setup complete";
 #[test]
 fn iodine_through_an_allowed_wildcard_gets_no_connection() {
     case("net-dns-iodine", |case| {
-        need(&[SERVER])?;
+        need(&[IODINED])?;
         let resolver = Resolver::enforcing(case)?;
-        let _server = Server::start(case, &resolver)?;
+        let _server = Server::iodined(case, &resolver)?;
         let gateway = &resolver.gateway;
         let capture = gateway
             .lab
@@ -101,11 +115,39 @@ fn iodine_through_an_allowed_wildcard_gets_no_connection() {
 #[test]
 fn iodine_through_named_alone_does_get_one() {
     case("net-dns-iodine-bare", |case| {
-        need(&[SERVER])?;
+        need(&[IODINED])?;
         let resolver = Resolver::enforcing(case)?;
-        let _server = Server::start(case, &resolver)?;
+        let _server = Server::iodined(case, &resolver)?;
         let said = tunnel(&resolver.gateway.host, 20, "", "127.0.0.1");
         require!(said.contains(THROUGH), "{said}");
+        Ok(())
+    });
+}
+
+/// Asks the far end for what it offers, which takes a working tunnel.
+fn resources(host: &Host, resolver: &str, kind: &str) -> String {
+    let line = format!("timeout 15 dns2tcpc -T {kind} -z d.tunnel.test {resolver}");
+    match host.run(&line) {
+        Ok(text) => text,
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn dns2tcp_gets_through_named_alone_but_not_through_the_resolver() {
+    case("net-dns-dns2tcp", |case| {
+        need(&[DNS2TCPD])?;
+        let resolver = Resolver::enforcing(case)?;
+        let _server = Server::dns2tcpd(case, &resolver)?;
+        eventually("the tunnel through named", || {
+            let said = resources(&resolver.gateway.host, "127.0.0.1", "TXT");
+            require!(said.contains("shell"), "{said}");
+            Ok(())
+        })?;
+        for kind in ["TXT", "KEY"] {
+            let said = resources(&resolver.gateway.agent.host, "10.66.0.1", kind);
+            require!(!said.contains("shell"), "{kind} got through: {said}");
+        }
         Ok(())
     });
 }

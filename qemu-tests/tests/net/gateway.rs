@@ -81,7 +81,10 @@ impl Gateway {
         )?;
         lab.plug(&host, &inside, BOX_LAN_MAC, &BOX_LAN)?;
         host.forward_everything()?;
-        host.ip(&format!("-4 route replace default via {}", Internet::ROUTER))?;
+        host.ip(&format!(
+            "-4 route replace default via {}",
+            Internet::ROUTER
+        ))?;
         host.ip("-6 route replace default via 2001:db8:f00d::1")?;
         let agent = Agent::on(&lab, &inside)?;
         let scratch = tempfile::Builder::new()

@@ -274,8 +274,11 @@ impl Planned {
     pub(crate) fn nonzero(&self) -> Result<String> {
         let listed = self.gateway.host.run(&format!("{} list counters", NFT.0))?;
         let words: Vec<&str> = listed.split_whitespace().collect();
-        let counted = words.windows(5).filter(|words| words[0] == "counter" && words[4] != "0");
-        Ok(counted.map(|words| format!("{} {} ", words[1], words[4])).collect())
+        let counted = words
+            .windows(5)
+            .filter(|words| words[0] == "counter" && words[4] != "0");
+        let said = counted.map(|words| format!("{} {}", words[1], words[4]));
+        Ok(said.collect::<Vec<_>>().join(", "))
     }
 
     /// What nft lists of a table.

@@ -63,7 +63,8 @@ fn an_allowed_flow_runs_through_new_generations_without_losing_a_byte() {
                 let (outcome, _) = ended(&flow)?;
                 require!(
                     outcome.end == "whole" && outcome.intact && outcome.bytes == 4_000_000,
-                    "{outcome:?}; {}", box_.nonzero()?
+                    "{outcome:?}; {}",
+                    box_.nonzero()?
                 );
                 require!(box_.packets("cut")? == 0, "something was cut");
                 Ok(())

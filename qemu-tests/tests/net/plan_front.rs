@@ -174,13 +174,13 @@ fn a_live_leg_of_the_front_is_cut_by_a_new_generation() {
                 std::thread::sleep(Duration::from_millis(700));
                 box_.enforce(&backed(r#""wire.example""#), generation + 1, asked())?;
                 std::thread::sleep(Duration::from_millis(700));
+                let began = Instant::now();
                 // The next gateway is another one now.
                 box_.enforce(
                     &backed(r#""wire.example""#).replace(SITE, "198.51.100.98"),
                     generation + 2,
                     asked(),
                 )?;
-                let began = Instant::now();
                 let outcome = outcome(&flow.line(Duration::from_secs(20))?)?;
                 case.note(&format!(
                     "cut after {:?} and {} bytes",

@@ -113,7 +113,8 @@ fn a_datagram_in_pieces_gets_the_verdict_of_a_whole_one() {
                 ("TCP's port", SITE, 443),
             ] {
                 case.check(&format!("{why}, {what}"), || {
-                    let out = came_out(case, &box_, &pieces(next(), &datagram(to, port), cuts, to))?;
+                    let out =
+                        came_out(case, &box_, &pieces(next(), &datagram(to, port), cuts, to))?;
                     require!(out.is_empty(), "a piece got out: {}", out[0].describe());
                     Ok(())
                 });
@@ -169,7 +170,7 @@ fn behind_header(kind: u8) -> Vec<u8> {
     let mut payload = vec![
         UDP,
         0,
-        if kind == 43 { 0 } else { 1 },
+        u8::from(kind != 43),
         if kind == 43 { 0 } else { 4 },
         0,
         0,

@@ -38,7 +38,7 @@ fn enforced(policy: &str) -> Result<Planned> {
 
 /// Bits a second of IP packets that datagrams of this size came through at.
 fn datagrams(box_: &Planned, size: usize, kbps: u64, seconds: u64) -> Result<f64> {
-    let counter = box_
+    let counting = box_
         .gateway
         .internet
         .host
@@ -50,7 +50,7 @@ fn datagrams(box_: &Planned, size: usize, kbps: u64, seconds: u64) -> Result<f64
     pour.line(Duration::from_secs(seconds + 10))?;
     // What waits in the queue.
     std::thread::sleep(Duration::from_millis(500));
-    let said = counter.finish()?;
+    let said = counting.finish()?;
     let counted: Counted =
         serde_json::from_str(&said).map_err(|error| Error::other(format!("{said}: {error}")))?;
     Ok((counted.bytes + 28 * counted.packets) as f64 * 8.0 / counted.seconds)
@@ -157,9 +157,10 @@ fn the_ruleset_costs_less_than_a_tenth_of_plain_forwarding() {
             .route("10.66.0.0/24", "203.0.113.10")?;
         let _streams = box_.streams()?;
         // As many as fit into what a socket takes without privilege over the machine.
-        let hosts: String = (0..8)
+        let hosts: Vec<String> = (0..8)
             .map(|host| format!(r#", "host-{host}": {{"sources": ["10.66.{}.{}/32"], "allow": {{"domains": ["a.example"]}}}}"#, 1 + host / 100, host % 100))
             .collect();
+        let hosts = hosts.concat();
         let many = policy("").replace("}}}", &format!("}}}}{hosts}}}"));
         let pins = carry(&[pin("agent-1", "pinned.example", &[SITE])]);
         let (mut plain, mut ruled) = (Vec::new(), Vec::new());

@@ -4,6 +4,7 @@
 //! and it judges anew: so an answer always follows the revision of the moment at which it leaves.
 
 mod account;
+mod relay;
 mod wait;
 
 use std::collections::{HashMap, HashSet};
@@ -20,12 +21,13 @@ use tokio::sync::oneshot;
 use crate::answer::Answer;
 use crate::budget::{self, Budgets};
 use crate::cache::Table;
+use crate::complaints::Complaints;
 use crate::counts::Counts;
 use crate::enforcer::Link;
 use crate::events::Events;
-use crate::facts::{self, Address, Facts, Found};
+use crate::facts::{self, Facts};
 use crate::flights::{self, Flight, Flights};
-use crate::pins::{GRACE, Pinned};
+use crate::pins::Pinned;
 use crate::question::{Fault, Question};
 use crate::rules::{Rules, Who};
 use crate::upstream::Upstream;
@@ -51,6 +53,7 @@ pub struct Engine {
     pinned: Mutex<Pinned>,
     budgets: Mutex<Budgets>,
     counts: Mutex<Counts>,
+    complaints: Mutex<Complaints>,
     events: Mutex<Events>,
     /// Who waits for an answer of named that has been asked for already.
     asking: Mutex<HashMap<Key, Vec<oneshot::Sender<Arc<Facts>>>>>,
@@ -131,6 +134,24 @@ struct Allowed<'r> {
     now: Instant,
 }
 
+/// Why a question is denied.
+struct Denial<'r> {
+    reason: Reason,
+    label: Option<&'r str>,
+    /// The rule that would have allowed the name.
+    pattern: Option<&'r str>,
+}
+
+impl Denial<'_> {
+    fn of(reason: Reason) -> Self {
+        Self {
+            reason,
+            label: None,
+            pattern: None,
+        }
+    }
+}
+
 impl Allowed<'_> {
     fn wild(&self) -> bool {
         self.pattern.starts_with("*.")
@@ -158,6 +179,7 @@ impl Engine {
             pinned: Mutex::new(Pinned::new(limits.remembered_pins)),
             budgets: Mutex::new(Budgets::new(limits.budget)),
             counts: Mutex::default(),
+            complaints: Mutex::default(),
             events: Mutex::new(events),
             asking: Mutex::default(),
             most_asking: limits.flights.total,
@@ -211,7 +233,7 @@ impl Engine {
         }
         let rules = self.rules.load();
         let Some(rules) = rules.as_deref() else {
-            self.denied(question, asker, None, Reason::Unavailable, None);
+            self.denied(question, asker, None, &Denial::of(Reason::Unavailable));
             return (0, Step::Say(Answer::unready()));
         };
         let who = match asker {
@@ -223,8 +245,7 @@ impl Engine {
                 question,
                 asker,
                 Some((rules, None)),
-                Reason::UnknownSource,
-                None,
+                &Denial::of(Reason::UnknownSource),
             );
             return (0, Step::Say(Answer::stranger()));
         };
@@ -239,14 +260,14 @@ impl Engine {
         who: Who<'_>,
         fetched: Option<&Arc<Facts>>,
     ) -> Step {
-        let deny = |reason, label| {
-            self.denied(question, asker, Some((rules, Some(who))), reason, label);
-            Step::Say(Answer::denied(reason, label))
+        let deny = |denial: Denial<'_>| {
+            self.denied(question, asker, Some((rules, Some(who))), &denial);
+            Step::Say(Answer::denied(denial.reason, denial.label))
         };
         let standing = self.standing.load();
         let moment = rules.moment(unix_now(), standing.clock_trusted);
         let Some(name) = question.name.as_deref() else {
-            return deny(Reason::NotAllowlisted, None);
+            return deny(Denial::of(Reason::NotAllowlisted));
         };
         let (pattern, label, pin) = match rules.judge(who, name, moment) {
             NameVerdict::Allow {
@@ -254,14 +275,24 @@ impl Engine {
                 label,
                 pin,
             } => (pattern, label, pin),
-            NameVerdict::Deny { reason, label } => return deny(reason, label),
+            NameVerdict::Deny { reason, label } => {
+                return deny(Denial {
+                    reason,
+                    label,
+                    pattern: None,
+                });
+            }
         };
         let is_over = |principal: &str, pattern: &str| {
             let names = standing.over_cap.get(principal);
             names.is_some_and(|names| names.contains(pattern))
         };
         if !standing.over_cap.is_empty() && rules.over_cap(who, name, is_over) {
-            return deny(Reason::OverCap, label);
+            return deny(Denial {
+                reason: Reason::OverCap,
+                label,
+                pattern: Some(pattern),
+            });
         }
         let allowed = Allowed {
             question,
@@ -293,124 +324,6 @@ impl Engine {
                 })
             }
         }
-    }
-
-    fn relay(&self, allowed: &Allowed<'_>, fetched: Option<&Arc<Facts>>) -> Step {
-        let known = match fetched {
-            Some(_) => None,
-            None => self.cached(allowed),
-        };
-        if let Some(facts) = fetched.or(known.as_ref()) {
-            return self.tell(allowed, facts, fetched.is_none());
-        }
-        let wild = allowed.wild();
-        if wild {
-            let principal = allowed.who.name();
-            let within =
-                lock(&self.budgets).spend(principal, allowed.pattern, allowed.name, allowed.now);
-            if !within {
-                self.denied(
-                    allowed.question,
-                    allowed.asker,
-                    Some((allowed.rules, Some(allowed.who))),
-                    Reason::NameBudget,
-                    allowed.label,
-                );
-                return Step::Say(Answer::denied(Reason::NameBudget, allowed.label));
-            }
-        }
-        Step::Ask {
-            name: allowed.name.to_owned(),
-            kind: allowed.question.kind(),
-            wild,
-        }
-    }
-
-    fn cached(&self, allowed: &Allowed<'_>) -> Option<Arc<Facts>> {
-        with_key(allowed.name, allowed.question.kind(), |key| {
-            let mut cache = lock(&self.cache);
-            let facts = cache.get(key)?;
-            (facts.expires > allowed.now).then(|| Arc::clone(facts))
-        })
-    }
-
-    fn tell(&self, allowed: &Allowed<'_>, facts: &Arc<Facts>, from_cache: bool) -> Step {
-        let ttl = facts.ttl(allowed.now);
-        // Names that the zone's owner chose are left out under a wildcard: they would carry whatever it likes.
-        let visible = |chain: &Vec<_>| {
-            if allowed.wild() {
-                Vec::new()
-            } else {
-                chain.clone()
-            }
-        };
-        let answer = match &facts.found {
-            Found::Addresses { chain, addresses } => {
-                return self.tell_addresses(allowed, facts, visible(chain), addresses, from_cache);
-            }
-            Found::Records(data) => Answer::records(Vec::new(), data.clone(), ttl),
-            Found::Nothing { chain } => Answer::records(visible(chain), Vec::new(), ttl),
-            Found::NoSuchName => Answer::no_such_name(),
-            Found::Failed => {
-                self.failed(allowed);
-                return Step::Say(Answer::unreachable());
-            }
-            Found::Disagreement => {
-                self.failed(allowed);
-                return Step::Say(Answer::failed("a new policy is being put in force"));
-            }
-        };
-        self.answered(allowed, from_cache);
-        Step::Say(answer)
-    }
-
-    fn tell_addresses(
-        &self,
-        allowed: &Allowed<'_>,
-        facts: &Facts,
-        chain: Vec<hickory_proto::rr::Name>,
-        addresses: &[Address],
-        from_cache: bool,
-    ) -> Step {
-        let own = self.own.load();
-        let Allowed {
-            rules, who, name, ..
-        } = *allowed;
-        let visible: Vec<IpAddr> = addresses
-            .iter()
-            .filter(|one| {
-                let suspect =
-                    one.inside || own.contains(&one.address) || rules.is_near(one.address);
-                !suspect || rules.holds(who, name, one.address, allowed.moment)
-            })
-            .map(|one| one.address)
-            .collect();
-        if visible.is_empty() {
-            self.denied(
-                allowed.question,
-                allowed.asker,
-                Some((rules, Some(who))),
-                Reason::Rebinding,
-                allowed.label,
-            );
-            return Step::Say(Answer::stripped(allowed.label));
-        }
-        let until = facts.kept_until(allowed.now) + GRACE;
-        let pinned = !allowed.pin || lock(&self.pinned).holds(who.id(), name, &visible, until);
-        if pinned {
-            self.answered(allowed, from_cache);
-            return Step::Say(Answer::addresses(chain, &visible, facts.ttl(allowed.now)));
-        }
-        Step::Pin(Wanted {
-            principal: who.name().to_owned(),
-            id: who.id(),
-            revision: rules.revision,
-            epoch: self.epoch.load(Ordering::Acquire),
-            name: name.to_owned(),
-            addresses: visible,
-            // A later answer from the same facts is told for the shortest time at least, and needs no new pin.
-            until: until.max(facts.expires + facts::SHORTEST + GRACE),
-        })
     }
 }
 

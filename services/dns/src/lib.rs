@@ -8,6 +8,7 @@ pub mod address;
 pub mod answer;
 pub mod budget;
 pub mod cache;
+pub mod complaints;
 pub mod config;
 pub mod counts;
 pub mod enforcer;

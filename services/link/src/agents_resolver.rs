@@ -17,10 +17,14 @@ use crate::{
 /// The option number of an extended DNS error.
 const EXTENDED_ERROR: u16 = 15;
 
+/// What a resolver with a policy says to an asker that is no agent of it.
+const UNKNOWN_SOURCE: &str = "unknown-source";
+
 /// A denial that bears a reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Denial {
-    /// It judged (NXDOMAIN). False: it has no policy and refuses everybody.
+    /// It judged: it denied the name, or knew by its policy that this asker is no agent. False: it has no policy and
+    /// refuses everybody.
     pub judged: bool,
     /// The info code of the extended error, and its text.
     pub code: u16,
@@ -47,7 +51,7 @@ fn judge(answer: &Message) -> Result<Denial, String> {
             answer.answers.len()
         ));
     }
-    let judged = match said.response_code {
+    let denied = match said.response_code {
         ResponseCode::NXDomain => true,
         ResponseCode::Refused => false,
         other => return Err(format!("it answers {other} where it has to deny")),
@@ -62,10 +66,11 @@ fn judge(answer: &Message) -> Result<Denial, String> {
     let Some((code, text)) = reason.split_first_chunk::<2>() else {
         return Err("its extended error is cut short".to_owned());
     };
+    let text = String::from_utf8_lossy(text).into_owned();
     Ok(Denial {
-        judged,
+        judged: denied || text.starts_with(UNKNOWN_SOURCE),
         code: u16::from_be_bytes(*code),
-        text: String::from_utf8_lossy(text).into_owned(),
+        text,
     })
 }
 
@@ -96,6 +101,8 @@ mod tests {
         .unwrap();
         assert!(denial.judged);
         assert_eq!((denial.code, denial.text.as_str()), (15, "unknown-source"));
+        let stranger = answer(ResponseCode::Refused, Some(b"\0\x0funknown-source"));
+        assert!(judge(&stranger).unwrap().judged);
         let sealed = judge(&answer(ResponseCode::Refused, Some(b"\0\x0funavailable"))).unwrap();
         assert!(!sealed.judged);
     }

@@ -201,7 +201,7 @@ pub(crate) fn count(port: u16) -> anyhow::Result<()> {
     socket.set_read_timeout(Some(Duration::from_millis(100)))?;
     let end = crate::end_flag();
     crate::ready();
-    let mut buffer = [0; 65_536];
+    let mut buffer = vec![0; CHUNK];
     let (mut packets, mut bytes) = (0_u64, 0_u64);
     let mut times: Option<(Instant, Instant)> = None;
     while !end.load(Ordering::Relaxed) {

@@ -5,7 +5,7 @@ use std::time::Instant;
 use clawgress_link::pins::Count;
 use clawgress_policy::Reason;
 
-use super::{Allowed, Asker, Engine, lock};
+use super::{Allowed, Asker, Denial, Engine, lock};
 use crate::answer::Answer;
 use crate::counts::{Outcome, registered_domain};
 use crate::events::Deny;
@@ -54,15 +54,15 @@ impl Engine {
         question: &Question,
         asker: Asker,
         by: Option<(&Rules, Option<Who<'_>>)>,
-        reason: Reason,
-        label: Option<&str>,
+        denial: &Denial<'_>,
     ) {
         let principal = by.and_then(|(_, who)| who).map_or(NOBODY, Who::name);
         let outcome = Outcome {
             cache_hit: false,
-            denied: Some(reason),
+            denied: Some(denial.reason),
         };
-        let domain = registered_domain(question.name.as_deref().unwrap_or_default());
+        let name = question.name.as_deref().unwrap_or_default();
+        let domain = denial.pattern.unwrap_or_else(|| registered_domain(name));
         lock(&self.counts).add(principal, domain, outcome);
         // Without a policy the box is sealed; that is one fact, not one event for each question.
         let Some((rules, _)) = by.filter(|(rules, _)| rules.deny_log) else {
@@ -73,11 +73,22 @@ impl Engine {
             source: asker.source(),
             name: &question.shown(),
             kind: question.kind().to_string(),
-            reason,
-            label,
+            reason: denial.reason,
+            label: denial.label,
             revision: rules.revision,
         };
         lock(&self.events).deny(&deny, Instant::now());
+    }
+
+    /// A rule allows the name, and yet.
+    pub(super) fn denied_though_allowed(&self, allowed: &Allowed<'_>, reason: Reason) {
+        let denial = Denial {
+            reason,
+            label: allowed.label,
+            pattern: Some(allowed.pattern),
+        };
+        let by = Some((allowed.rules, Some(allowed.who)));
+        self.denied(allowed.question, allowed.asker, by, &denial);
     }
 
     /// What was counted since the last time.

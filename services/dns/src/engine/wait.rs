@@ -39,7 +39,7 @@ impl Engine {
                     if let Err(error) = self.pin(wanted).await {
                         // Refused because a new revision came between: judge by that one.
                         if self.epoch.load(Ordering::Acquire) == epoch {
-                            tracing::warn!("a pin failed: {error}");
+                            self.complain(&error);
                             let answer = self.failed_for(&question, asker, "no pin");
                             return answer.to_bytes(&question, room);
                         }
@@ -98,9 +98,21 @@ impl Engine {
         match self.upstream.ask(&name, kind).await {
             Ok(message) => Facts::of(&message, &name, kind, Instant::now(), shortest),
             Err(error) => {
-                tracing::warn!("{error}");
-                Facts::failed(Instant::now(), shortest)
+                self.complain(&error);
+                Facts::failed(Instant::now(), SHORTEST)
             }
+        }
+    }
+
+    /// Tells people, in bounded words, what agents can bring about as often as they like.
+    fn complain(&self, error: &dyn std::error::Error) {
+        let held_back = lock(&self.complaints).admit(Instant::now());
+        match held_back {
+            Some(0) => tracing::warn!("{error}"),
+            Some(others) => {
+                tracing::warn!("{error} ({others} more failures since the last one told)")
+            }
+            None => {}
         }
     }
 

@@ -13,7 +13,7 @@ use crate::plan::Marker;
 
 /// For one question; named is on this machine.
 const QUESTION: Duration = Duration::from_millis(500);
-const PAUSE: Duration = Duration::from_millis(20);
+const PAUSE: Duration = Duration::from_millis(5);
 
 #[derive(Debug, thiserror::Error)]
 #[error("asking named at {server} for {name}: {why}")]

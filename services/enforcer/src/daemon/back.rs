@@ -43,7 +43,8 @@ impl Keeper {
         // The failed plan may have left its files and its table.
         self.table_known = false;
         self.enforcing = false;
-        self.serve_names(&candidate, None).await?;
+        self.serve_names(&candidate, good.plan.named.clone(), None)
+            .await?;
         self.serve_front_patiently(&candidate, moment).await?;
         self.exchange_kernel(&candidate, moment).await?;
         self.load_resolver(&candidate).await?;

@@ -46,7 +46,6 @@ pub struct Programs {
     pub ip: PathBuf,
     pub tc: PathBuf,
     pub named_checkconf: PathBuf,
-    pub named_checkzone: PathBuf,
     pub haproxy: PathBuf,
 }
 
@@ -151,7 +150,6 @@ impl Config {
             ("programs.ip", &self.programs.ip),
             ("programs.tc", &self.programs.tc),
             ("programs.named_checkconf", &self.programs.named_checkconf),
-            ("programs.named_checkzone", &self.programs.named_checkzone),
             ("programs.haproxy", &self.programs.haproxy),
         ];
         if let Some((key, path)) = paths.iter().find(|(_, path)| !path.is_absolute()) {

@@ -24,7 +24,7 @@ use super::steps;
 use crate::apply::stages::{Failed, Stages};
 use crate::apply::{haproxy, host, marker, nft};
 use crate::pins::Judge;
-use crate::plan::{Carry, Marker, Plan};
+use crate::plan::{Marker, NamedConf, Plan};
 
 /// For what has to be answered at once.
 const NOW: Duration = Duration::from_secs(2);
@@ -45,11 +45,11 @@ impl Keeper {
         if !candidate.revision.enabled {
             return self.disable(&candidate, stages).await;
         }
-        if self.dry_check(&candidate, false, stages).await.is_err() {
+        let Ok(named) = self.dry_check(&candidate, false, stages).await else {
             return false;
-        }
+        };
         let before = (self.last_good.clone(), self.enforcing);
-        if self.bring_about(&candidate, stages).await.is_ok() {
+        if self.bring_about(&candidate, named, stages).await.is_ok() {
             return true;
         }
         self.go_back(before, stages).await;
@@ -84,12 +84,13 @@ impl Keeper {
     }
 
     /// Every part is tried before any is changed. What is well is told only if `told`: an application tells it later.
+    /// named's configuration, which depends on no moment, is returned.
     pub(super) async fn dry_check(
         &mut self,
         candidate: &Candidate,
         told: bool,
         stages: &mut Stages,
-    ) -> Done {
+    ) -> Result<NamedConf, Failed> {
         let begun = Instant::now();
         let moment = self.clock.moment(candidate.revision.trust_hardware_clock);
         let carry = {
@@ -100,12 +101,13 @@ impl Keeper {
         let carry = match carry {
             Ok(carry) => carry,
             Err(error) => {
-                let failed: Result<((), String), _> = Err(error);
+                let failed: Result<(NamedConf, String), _> = Err(error);
                 return stages.note("nft", begun, failed);
             }
         };
         let plan = candidate.plan(moment, self.next_generation(), &carry);
         let transaction = self.transaction(&plan);
+        let conf = plan.named.clone();
         let before = self.last_good.clone().filter(|_| self.enforcing);
         let running = self.front.running.clone();
         let (shared, candidate) = (Arc::clone(&self.shared), candidate.clone());
@@ -122,7 +124,7 @@ impl Keeper {
         let (nft, named, haproxy) = match self.meanwhile(checking).await {
             Ok(checked) => checked,
             Err(error) => {
-                let failed: Result<((), String), _> = Err(error);
+                let failed: Result<(NamedConf, String), _> = Err(error);
                 return stages.note("nft", begun, failed);
             }
         };
@@ -133,13 +135,18 @@ impl Keeper {
                 well = well.and(noted);
             }
         }
-        well
+        well.map(|()| conf)
     }
 
-    async fn bring_about(&mut self, candidate: &Candidate, stages: &mut Stages) -> Done {
+    async fn bring_about(
+        &mut self,
+        candidate: &Candidate,
+        named: NamedConf,
+        stages: &mut Stages,
+    ) -> Done {
         let begun = Instant::now();
         let before = self.last_good.clone().filter(|_| self.enforcing);
-        let served = self.serve_names(candidate, before).await;
+        let served = self.serve_names(candidate, named, before).await;
         let markers = stages.note("named", begun, served)?;
 
         let begun = Instant::now();
@@ -182,14 +189,12 @@ impl Keeper {
     pub(super) async fn serve_names(
         &mut self,
         candidate: &Candidate,
+        named: NamedConf,
         before: Option<Arc<InForce>>,
     ) -> Result<(Vec<Marker>, String), String> {
-        // For its files alone, which depend on no moment.
-        let moment = self.clock.moment(candidate.revision.trust_hardware_clock);
-        let draft = candidate.plan(moment, self.next_generation(), &Carry::default());
         let zones = Arc::clone(&candidate.zones);
         let shared = Arc::clone(&self.shared);
-        self.meanwhile(steps::names(shared, zones, draft.named, before))
+        self.meanwhile(steps::names(shared, zones, named, before))
             .await
     }
 
@@ -243,9 +248,12 @@ impl Keeper {
         let plan = candidate.plan(moment, self.next_generation(), &carry);
         host::set(&plan.host.before).map_err(|error| text(&error))?;
         let programs = &shared.config.programs;
-        host::routes(&programs.ip, &plan.host)
-            .await
-            .map_err(|error| text(&error))?;
+        if self.host.as_ref() != Some(&plan.host) {
+            host::routes(&programs.ip, &plan.host)
+                .await
+                .map_err(|error| text(&error))?;
+            self.host = Some(plan.host.clone());
+        }
         self.shape(&plan).await?;
         let partly = self.table_known;
         let mut loaded = nft::load(&programs.nft, &self.transaction(&plan)).await;

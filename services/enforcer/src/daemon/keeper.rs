@@ -20,7 +20,7 @@ use crate::apply::files;
 use crate::apply::stages::Stages;
 use crate::front::Rendered;
 use crate::kernel::{Socket, sets};
-use crate::plan::{Leaf, Shaping, layout};
+use crate::plan::{HostNeeds, Leaf, Shaping, layout};
 
 /// A little after a second begins, the clock shows it.
 pub(super) const AFTER_SECOND: Duration = Duration::from_millis(1);
@@ -49,6 +49,8 @@ pub(super) struct Keeper {
     /// Whether the kernel's table is exactly that of the last good plan, and can be changed in part.
     pub(super) table_known: bool,
     pub(super) front: Front,
+    /// What this process has set beside the rules.
+    pub(super) host: Option<HostNeeds>,
     pub(super) shaping: Option<(Shaping, Option<Leaf>)>,
     pub(super) loaded: mpsc::Receiver<Loaded>,
     pub(super) status: watch::Sender<Status>,
@@ -99,6 +101,7 @@ impl Keeper {
             enforcing: false,
             table_known: false,
             front: Front::default(),
+            host: None,
             shaping: None,
             loaded,
             status,

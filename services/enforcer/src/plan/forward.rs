@@ -211,6 +211,17 @@ pub(super) fn add(ruleset: &mut Ruleset, frame: &Frame<'_>) {
             goto("judge"),
         ]);
     }
+    if !frame.lan.is_empty() {
+        // To other agents or to the operators: that is no way outside, whatever the policy's networks hold.
+        for v6 in [false, true] {
+            let strangers = if v6 { "strangers6" } else { "strangers4" };
+            ruleset.rule([
+                direction("original"),
+                arrives_on(&frame.lan),
+                super::statement::verdict_by(original_source(v6), strangers),
+            ]);
+        }
+    }
     ruleset.rule([count("dropped_forward"), drop()]);
     translate(ruleset, frame);
     classify(ruleset, frame);

@@ -25,7 +25,7 @@ mod statement;
 use std::sync::Arc;
 
 use clawgress_policy::{Index, Moment, Reason, Revision};
-use serde_json::json;
+use serde_json::{Map, Value};
 
 pub use carry::{CarriedPin, Carry, MeterObjects};
 pub use host::{HostNeeds, Route, Sysctl};
@@ -127,10 +127,10 @@ impl Plan {
     /// The same from a plan that is in force: exchanges rules and living sets, and keeps the counters, where that is
     /// all that differs.
     pub fn transaction_after(&self, before: &Self) -> String {
-        match self.main.after(&before.main) {
-            Some(commands) => document([commands, self.meter.kept(&self.existing)].concat()),
-            None => self.transaction(),
-        }
+        let meter = self.meter.after(&before.meter);
+        let meter = meter.unwrap_or_else(|| self.meter.kept(&self.existing));
+        let main = self.main.after(&before.main);
+        document([main.unwrap_or_else(|| self.main.anew()), meter].concat())
     }
 
     /// What the meter table holds once this plan is in force.
@@ -139,8 +139,8 @@ impl Plan {
     }
 }
 
-fn document(commands: Vec<serde_json::Value>) -> String {
-    json!({"nftables": commands}).to_string()
+fn document(commands: Vec<Value>) -> String {
+    Value::Object(Map::from_iter([("nftables".to_owned(), commands.into())])).to_string()
 }
 
 fn main_table(frame: &Frame<'_>, pins: &Pins) -> Ruleset {

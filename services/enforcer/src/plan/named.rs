@@ -88,7 +88,8 @@ fn policy(zones: &Zones) -> String {
         .zones
         .iter()
         .map(|zone| format!("\t\tzone \"{}\" policy given log no;\n", zone.name))
-        .collect()
+        .collect::<Vec<_>>()
+        .concat()
 }
 
 /// Forwarders are the operator's and trusted as such; whoever asks the roots checks signatures.
@@ -96,10 +97,11 @@ fn recursion(name_servers: &[IpAddr]) -> String {
     if name_servers.is_empty() {
         return "\tdnssec-validation auto;\n".to_owned();
     }
-    let servers: String = name_servers
+    let servers: Vec<String> = name_servers
         .iter()
         .map(|server| format!(" {server};"))
         .collect();
+    let servers = servers.concat();
     format!("\tforward only;\n\tforwarders {{{servers} }};\n\tdnssec-validation no;\n")
 }
 
@@ -113,7 +115,8 @@ fn declarations(zones: &Zones) -> String {
                 zone.name, zone.file
             )
         })
-        .collect()
+        .collect::<Vec<_>>()
+        .concat()
 }
 
 const TEMPLATE: &str = r#"// Made by clawgress-enforcer from the revision in force; a change here is lost.

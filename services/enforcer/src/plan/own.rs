@@ -212,7 +212,7 @@ fn agents(ruleset: &mut Ruleset, frame: &Frame<'_>) {
 
 /// The packet is to an address of the very card that it came in by.
 fn own_address() -> Value {
-    super::statement::fib("type", &["daddr", "iif"], "local".into())
+    super::statement::fib("type", &["daddr", "iif"], &"local".into())
 }
 
 fn management(ruleset: &mut Ruleset, frame: &Frame<'_>) {

@@ -104,7 +104,14 @@ fn prerouting(ruleset: &mut Ruleset, frame: &Frame<'_>) {
         NfChainPolicy::Accept,
     );
     ruleset.rule([is(meta(MetaKey::Iif), text("lo")), accept()]);
+    nonsense(ruleset);
+    strangers(ruleset, frame);
+    if !frame.lan.is_empty() {
+        from_agents(ruleset, frame);
+    }
+}
 
+fn nonsense(ruleset: &mut Ruleset) {
     // Options can route, record and hide; nobody needs one.
     ruleset.rule([
         is_not(payload("ip", "hdrlength"), number(5)),
@@ -139,7 +146,10 @@ fn prerouting(ruleset: &mut Ruleset, frame: &Frame<'_>) {
     ] {
         ruleset.rule([protocol("tcp"), tcp_flags(mask, wanted), goto("malformed")]);
     }
+}
 
+/// Sources that can't be where the packet came from.
+fn strangers(ruleset: &mut Ruleset, frame: &Frame<'_>) {
     // Who has no address yet, and whoever speaks to a neighbour, has no route to be held against. Neither is ever
     // forwarded.
     ruleset.rule([
@@ -150,6 +160,7 @@ fn prerouting(ruleset: &mut Ruleset, frame: &Frame<'_>) {
     ruleset.rule([
         is(payload("udp", "sport"), number(67)),
         is(payload("udp", "dport"), number(68)),
+        fib("type", &["daddr"], &json!({"set": ["local", "broadcast"]})),
         accept(),
     ]);
     ruleset.rule([
@@ -161,7 +172,7 @@ fn prerouting(ruleset: &mut Ruleset, frame: &Frame<'_>) {
     ]);
 
     ruleset.rule([
-        fib("oif", &["saddr", "iif"], json!(false)),
+        fib("oif", &["saddr", "iif"], &json!(false)),
         goto("spoofed_source"),
     ]);
     if !frame.agents_only().is_empty() {
@@ -173,9 +184,9 @@ fn prerouting(ruleset: &mut Ruleset, frame: &Frame<'_>) {
             ]);
         }
     }
-    if frame.lan.is_empty() {
-        return;
-    }
+}
+
+fn from_agents(ruleset: &mut Ruleset, frame: &Frame<'_>) {
     let nowhere = |v6: bool| {
         set_of(if v6 {
             NOWHERE_V6.map(prefix).to_vec()

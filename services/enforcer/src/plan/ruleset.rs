@@ -7,12 +7,12 @@ use std::collections::BTreeSet;
 
 use nftables::{
     schema::{
-        Chain, Element, Map, NfListObject, Rule as RuleObject, Set, SetFlag, SetType, SetTypeValue,
+        Chain, Element, NfListObject, Rule as RuleObject, Set, SetFlag, SetType, SetTypeValue,
         Table,
     },
     types::{NfChainPolicy, NfChainType, NfFamily, NfHook},
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{
     carry::MeterObjects,
@@ -26,9 +26,9 @@ pub struct Ruleset {
     table: &'static str,
     counters: BTreeSet<String>,
     quotas: Vec<Quota>,
-    sets: Vec<Elements>,
-    maps: Vec<Elements>,
-    chains: Vec<Rules>,
+    sets: Vec<Content>,
+    maps: Vec<Content>,
+    chains: Vec<ChainContent>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -40,7 +40,7 @@ struct Quota {
 
 /// A set or map: its declaration, and what it is to hold.
 #[derive(Debug, Clone, PartialEq)]
-struct Elements {
+struct Content {
     name: String,
     declared: Value,
     elements: Vec<Value>,
@@ -53,7 +53,7 @@ struct Elements {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-struct Rules {
+struct ChainContent {
     name: String,
     declared: Value,
     rules: Vec<Rule>,
@@ -120,7 +120,7 @@ impl Ruleset {
             .flags
             .as_ref()
             .is_some_and(|flags| flags.contains(&SetFlag::Interval));
-        self.sets.push(Elements {
+        self.sets.push(Content {
             name: set.name.to_string(),
             exchangeable: !intervals,
             declared: value(NfListObject::Set(Box::new(set))),
@@ -162,18 +162,18 @@ impl Ruleset {
 
     /// Which chain judges which network.
     pub(super) fn verdicts(&mut self, name: &str, kind: Kind, goto: Vec<(Word, String)>) {
-        let map = Map {
+        let map = nftables::schema::Map {
             family: NfFamily::INet,
             table: self.table.into(),
             name: name.to_owned().into(),
             set_type: SetTypeValue::Single(kind.set_type()),
             flags: Some([SetFlag::Interval].into()),
-            ..Map::default()
+            ..nftables::schema::Map::default()
         };
         let mut declared = value(NfListObject::Map(Box::new(map)));
         // The crate has no word for a map to verdicts.
         declared["map"]["map"] = "verdict".into();
-        self.maps.push(Elements {
+        self.maps.push(Content {
             name: name.to_owned(),
             declared,
             elements: goto
@@ -219,7 +219,7 @@ impl Ruleset {
     }
 
     fn push_chain(&mut self, chain: Chain<'static>) {
-        self.chains.push(Rules {
+        self.chains.push(ChainContent {
             name: chain.name.to_string(),
             declared: value(NfListObject::Chain(chain)),
             rules: Vec::new(),
@@ -255,7 +255,7 @@ impl Ruleset {
     pub(super) fn anew(&self) -> Vec<Value> {
         let table = self.table_object();
         // Declaring it makes the delete valid the first time, too.
-        let mut commands = vec![add(&table), json!({"delete": table}), add(&table)];
+        let mut commands = vec![add(table.clone()), json!({"delete": table}), add(table)];
         self.declare(&mut commands, &MeterObjects::default());
         commands.extend(
             self.sets
@@ -272,7 +272,7 @@ impl Ruleset {
     pub(super) fn kept(&self, existing: &MeterObjects) -> Vec<Value> {
         let table = self.table_object();
         // Flushing a table takes its rules and nothing else.
-        let mut commands = vec![add(&table), json!({"flush": table})];
+        let mut commands = vec![add(table.clone()), json!({"flush": table})];
         self.declare(&mut commands, existing);
         for set in self.sets.iter().filter(|set| !set.foreign) {
             commands.push(self.flush_set(set));
@@ -309,36 +309,32 @@ impl Ruleset {
 
     /// From `before`, as it is in the kernel, to this. None: they differ in more than rules and living sets.
     pub(super) fn after(&self, before: &Self) -> Option<Vec<Value>> {
+        let sets = || self.sets.iter().zip(&before.sets);
+        let chains = || self.chains.iter().zip(&before.chains);
+        let quota = |quota: &Quota| (quota.name.clone(), quota.bytes);
         let same_frame = self.counters == before.counters
             && self.maps == before.maps
             && self.sets.len() == before.sets.len()
             && self.chains.len() == before.chains.len()
             && self
-                .sets
+                .quotas
                 .iter()
-                .zip(&before.sets)
-                .all(|(now, was)| now.declared == was.declared)
-            && self
-                .sets
-                .iter()
-                .zip(&before.sets)
-                .all(|(now, was)| now.exchangeable || now.elements == was.elements)
-            && self
-                .chains
-                .iter()
-                .zip(&before.chains)
-                .all(|(now, was)| now.declared == was.declared);
+                .map(quota)
+                .eq(before.quotas.iter().map(quota))
+            && sets().all(|(now, was)| now.declared == was.declared)
+            && sets().all(|(now, was)| now.exchangeable || now.elements == was.elements)
+            && chains().all(|(now, was)| now.declared == was.declared);
         if !same_frame {
             return None;
         }
         let mut commands = Vec::new();
-        for (set, was) in self.sets.iter().zip(&before.sets) {
+        for (set, was) in sets().filter(|(set, _)| !set.foreign) {
             if set.alive || set.elements != was.elements {
                 commands.push(self.flush_set(set));
                 commands.extend(self.fill(set));
             }
         }
-        for (chain, was) in self.chains.iter().zip(&before.chains) {
+        for (chain, was) in chains() {
             if chain.rules != was.rules {
                 commands.push(json!({"flush": {"chain": {"family": FAMILY, "table": self.table, "name": chain.name}}}));
                 commands.extend(self.fill_chain(chain));
@@ -357,21 +353,21 @@ impl Ruleset {
             json!({"add": {"quota": {"family": FAMILY, "table": self.table, "name": quota.name,
                 "bytes": quota.bytes, "used": quota.used, "inv": true}}})
         }));
-        commands.extend(self.chains.iter().map(|chain| add(&chain.declared)));
+        commands.extend(self.chains.iter().map(|chain| add(chain.declared.clone())));
         commands.extend(
             self.sets
                 .iter()
                 .chain(&self.maps)
                 .filter(|set| !(set.foreign && existing.sets.contains(&set.name)))
-                .map(|set| add(&set.declared)),
+                .map(|set| add(set.declared.clone())),
         );
     }
 
-    fn flush_set(&self, set: &Elements) -> Value {
+    fn flush_set(&self, set: &Content) -> Value {
         json!({"flush": {"set": {"family": FAMILY, "table": self.table, "name": set.name}}})
     }
 
-    fn fill(&self, set: &Elements) -> Option<Value> {
+    fn fill(&self, set: &Content) -> Option<Value> {
         if set.elements.is_empty() {
             return None;
         }
@@ -383,10 +379,10 @@ impl Ruleset {
         };
         let mut element = value(NfListObject::Element(element));
         element["element"]["elem"] = set.elements.clone().into();
-        Some(add(&element))
+        Some(add(element))
     }
 
-    fn fill_chain<'r>(&'r self, chain: &'r Rules) -> impl Iterator<Item = Value> + 'r {
+    fn fill_chain<'r>(&'r self, chain: &'r ChainContent) -> impl Iterator<Item = Value> + 'r {
         chain.rules.iter().map(|rule| {
             let object = RuleObject {
                 family: NfFamily::INet,
@@ -396,11 +392,12 @@ impl Ruleset {
             };
             let mut object = value(NfListObject::Rule(object));
             object["rule"]["expr"] = rule.clone().into();
-            add(&object)
+            add(object)
         })
     }
 }
 
-fn add(object: &Value) -> Value {
-    json!({"add": object})
+/// Takes the object: a whole ruleset is not to be copied on its way.
+fn add(object: Value) -> Value {
+    Value::Object(Map::from_iter([("add".to_owned(), object)]))
 }

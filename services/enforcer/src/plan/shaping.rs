@@ -159,11 +159,12 @@ fn measured(bits: u64) -> u64 {
 }
 
 impl Class {
-    /// A tenth of a second, within what a queue may hold.
+    /// What ten milliseconds hold, and never less than a packet.
     fn burst(&self) -> u64 {
         (self.ceiling / 8 / 100).clamp(1_600, 256 * 1024)
     }
 
+    /// What waits for a fifth of a second at most, where the queue has no better sense of time.
     fn packets(&self) -> u64 {
         (self.ceiling / 8 / 5 / 1500).clamp(32, 1000)
     }

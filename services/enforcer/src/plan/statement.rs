@@ -222,7 +222,7 @@ pub(super) mod flag {
 }
 
 /// `flags` in the order given: the crate keeps them in a set without order.
-pub(super) fn fib(result: &str, flags: &[&str], right: Value) -> Value {
+pub(super) fn fib(result: &str, flags: &[&str], right: &Value) -> Value {
     json!({"match": {"op": "==", "left": {"fib": {"result": result, "flags": flags}}, "right": right}})
 }
 

@@ -1,0 +1,121 @@
+//! An allowed question: what is known of its name, what of that may be told to this asker, and whether it is pinned.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use clawgress_policy::Reason;
+use hickory_proto::rr::Name;
+
+use super::{Allowed, Engine, Step, Wanted, lock, with_key};
+use crate::answer::Answer;
+use crate::facts::{self, Address, Facts, Found};
+use crate::pins::GRACE;
+
+impl Engine {
+    pub(super) fn relay(&self, allowed: &Allowed<'_>, fetched: Option<&Arc<Facts>>) -> Step {
+        let known = match fetched {
+            Some(_) => None,
+            None => self.cached(allowed),
+        };
+        if let Some(facts) = fetched.or(known.as_ref()) {
+            return self.tell(allowed, facts, fetched.is_none());
+        }
+        let wild = allowed.wild();
+        if wild {
+            let principal = allowed.who.name();
+            let within =
+                lock(&self.budgets).spend(principal, allowed.pattern, allowed.name, allowed.now);
+            if !within {
+                self.denied_though_allowed(allowed, Reason::NameBudget);
+                return Step::Say(Answer::denied(Reason::NameBudget, allowed.label));
+            }
+        }
+        Step::Ask {
+            name: allowed.name.to_owned(),
+            kind: allowed.question.kind(),
+            wild,
+        }
+    }
+
+    fn cached(&self, allowed: &Allowed<'_>) -> Option<Arc<Facts>> {
+        with_key(allowed.name, allowed.question.kind(), |key| {
+            let mut cache = lock(&self.cache);
+            let facts = cache.get(key)?;
+            (facts.expires > allowed.now).then(|| Arc::clone(facts))
+        })
+    }
+
+    fn tell(&self, allowed: &Allowed<'_>, facts: &Arc<Facts>, from_cache: bool) -> Step {
+        let ttl = facts.ttl(allowed.now);
+        // Names that the zone's owner chose are left out under a wildcard: they would carry whatever it likes.
+        let visible = |chain: &Vec<_>| {
+            if allowed.wild() {
+                Vec::new()
+            } else {
+                chain.clone()
+            }
+        };
+        let answer = match &facts.found {
+            Found::Addresses { chain, addresses } => {
+                return self.tell_addresses(allowed, facts, visible(chain), addresses, from_cache);
+            }
+            Found::Records(data) => Answer::records(Vec::new(), data.clone(), ttl),
+            Found::Nothing { chain } => Answer::records(visible(chain), Vec::new(), ttl),
+            Found::NoSuchName => Answer::no_such_name(),
+            Found::Failed => {
+                self.failed(allowed);
+                return Step::Say(Answer::unreachable());
+            }
+            Found::Disagreement => {
+                self.failed(allowed);
+                return Step::Say(Answer::failed("a new policy is being put in force"));
+            }
+        };
+        self.answered(allowed, from_cache);
+        Step::Say(answer)
+    }
+
+    fn tell_addresses(
+        &self,
+        allowed: &Allowed<'_>,
+        facts: &Facts,
+        chain: Vec<Name>,
+        addresses: &[Address],
+        from_cache: bool,
+    ) -> Step {
+        let own = self.own.load();
+        let Allowed {
+            rules, who, name, ..
+        } = *allowed;
+        let visible: Vec<IpAddr> = addresses
+            .iter()
+            .filter(|one| {
+                let suspect =
+                    one.inside || own.contains(&one.address) || rules.is_near(one.address);
+                !suspect || rules.holds(who, name, one.address, allowed.moment)
+            })
+            .map(|one| one.address)
+            .collect();
+        if visible.is_empty() {
+            self.denied_though_allowed(allowed, Reason::Rebinding);
+            return Step::Say(Answer::stripped(allowed.label));
+        }
+        let until = facts.kept_until(allowed.now) + GRACE;
+        let pinned = !allowed.pin || lock(&self.pinned).holds(who.id(), name, &visible, until);
+        if pinned {
+            self.answered(allowed, from_cache);
+            return Step::Say(Answer::addresses(chain, &visible, facts.ttl(allowed.now)));
+        }
+        Step::Pin(Wanted {
+            principal: who.name().to_owned(),
+            id: who.id(),
+            revision: rules.revision,
+            epoch: self.epoch.load(Ordering::Acquire),
+            name: name.to_owned(),
+            addresses: visible,
+            // A later answer from the same facts is told for the shortest time at least, and needs no new pin.
+            until: until.max(facts.expires + facts::SHORTEST + GRACE),
+        })
+    }
+}

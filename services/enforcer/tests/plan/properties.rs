@@ -1,0 +1,197 @@
+//! What holds of every plan.
+
+use std::net::IpAddr;
+
+use clawgress_enforcer::plan::{self, Carry, Zones, layout, places};
+use clawgress_policy::{Index, Moment};
+use proptest::prelude::*;
+use serde_json::Value;
+
+use crate::revisions::{FRIDAY, all, pin, revision};
+
+#[test]
+fn the_same_input_gives_the_same_bytes() {
+    for scene in all() {
+        let (first, second) = (scene.plan(), scene.plan());
+        assert_eq!(first.transaction(), second.transaction(), "{}", scene.name);
+        assert_eq!(first.zones, second.zones, "{}", scene.name);
+        assert_eq!(first.named, second.named, "{}", scene.name);
+    }
+}
+
+fn elements(transaction: &str, set: &str) -> Vec<String> {
+    let document: Value = serde_json::from_str(transaction).unwrap();
+    document["nftables"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|command| &command["add"]["element"])
+        .filter(|element| element["name"] == set)
+        .flat_map(|element| element["elem"].as_array().cloned().unwrap_or_default())
+        .map(|element| element.as_str().unwrap_or_default().to_owned())
+        .collect()
+}
+
+/// A plan made with a pin, and a pin put where `places` says while the plan is in force, are the same.
+#[test]
+fn a_pin_carried_is_where_a_new_one_would_be_put() {
+    for scene in all() {
+        let (index, transaction) = (scene.index(), scene.plan().transaction());
+        for pin in &scene.carry.pins {
+            for place in places(&index, &pin.principal, &pin.name, scene.moment) {
+                for address in &pin.addresses {
+                    let set = place.set(*address);
+                    assert!(
+                        elements(&transaction, set).contains(&address.to_string()),
+                        "{}: {address} of {} is not in {set}",
+                        scene.name,
+                        pin.name
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_window_that_closes_takes_its_pins_out_of_what_opens() {
+    let revision = revision(
+        r#"{"version": 2, "allow": {"domains": ["a.example.com"]},
+            "time_window": {"days": ["fri"], "start": "07:00", "end": "09:00"}}"#,
+    );
+    let index = Index::of(&revision).unwrap();
+    let carry = Carry {
+        pins: vec![pin("lan/eth1", "a.example.com", &["198.51.100.10"])],
+        ..Carry::default()
+    };
+    let at = |now: i64| plan::compile(&revision, &index, Moment::trusted(now), 7, &carry);
+    let open = at(FRIDAY);
+    assert_eq!(open.next_change, Some(FRIDAY + 3600));
+    assert_eq!(elements(&open.transaction(), "p1_pins4"), ["198.51.100.10"]);
+    let shut = at(FRIDAY + 3600);
+    assert!(elements(&shut.transaction(), "p1_pins4").is_empty());
+    assert_eq!(elements(&shut.transaction(), "p1_shut4"), ["198.51.100.10"]);
+}
+
+#[test]
+fn every_rule_leads_to_a_chain_and_every_object_has_its_meaning() {
+    for scene in all() {
+        let plan = scene.plan();
+        let transaction = plan.transaction();
+        for counted in &plan.counted {
+            assert!(
+                transaction.contains(&format!("\"{}\"", counted.object)),
+                "{}: {} is not in the plan",
+                scene.name,
+                counted.object
+            );
+        }
+    }
+}
+
+#[test]
+fn one_name_more_changes_one_zone() {
+    let many = |more: &str| {
+        let names: Vec<String> = (0..9000)
+            .map(|number| format!("\"n{number}.example.com\", "))
+            .collect();
+        let names = names.concat();
+        let policy = format!(
+            r#"{{"version": 2, "allow": {{"domains": [{names}"last.example.com"{more}]}}}}"#
+        );
+        let revision = revision(&policy);
+        Zones::of(&revision, &Index::of(&revision).unwrap())
+    };
+    let (before, after) = (many(""), many(r#", "new.example.com""#));
+    assert_eq!(before.zones.len(), 9);
+    let changed = after.changed(&before);
+    assert_eq!(changed.len(), 1);
+    assert!(
+        changed[0]
+            .text
+            .contains("new.example.com CNAME rpz-passthru.")
+    );
+    assert_eq!(before.zones.last().unwrap().name, layout::DENY_ZONE);
+}
+
+#[test]
+fn a_name_that_no_zone_can_hold_is_told() {
+    let label = "a".repeat(60);
+    let name = format!("{label}.{label}.{label}.{}.com", "b".repeat(58));
+    let revision = revision(&format!(
+        r#"{{"version": 2, "allow": {{"domains": ["{name}"]}}}}"#
+    ));
+    let index = Index::of(&revision).unwrap();
+    let plan = plan::compile(
+        &revision,
+        &index,
+        Moment::trusted(FRIDAY),
+        7,
+        &Carry::default(),
+    );
+    assert!(!plan.zones.zones[0].text.contains(&label));
+    assert!(
+        plan.warnings
+            .iter()
+            .any(|warning| warning.contains("too long"))
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever sources hosts have: no two elements of a map by source overlap, and each leads to its own principal.
+    #[test]
+    fn sources_never_overlap(networks in prop::collection::btree_set((0_u8..4, 8_u8..=32, any::<u32>()), 1..12)) {
+        let hosts: Vec<String> = networks
+            .iter()
+            .enumerate()
+            .map(|(at, (first, length, bits))| {
+                let host = u32::from_be_bytes([10, *first, 0, 0]) | (bits & 0xffff);
+                let network = host & u32::MAX.checked_shl(32 - u32::from(*length)).unwrap_or(0);
+                let address = IpAddr::V4(network.into());
+                format!(r#""h{at}": {{"sources": ["{address}/{length}"], "allow": {{}}}}"#)
+            })
+            .collect();
+        let policy = format!(r#"{{"version": 2, "hosts": {{{}}}}}"#, hosts.join(","));
+        // Equal sources are refused by the policy itself.
+        let Ok(policy) = clawgress_config::policy::Policy::from_json(policy.as_bytes()) else {
+            return Ok(());
+        };
+        let mut revision = revision(r#"{"version": 2}"#);
+        revision.policy = policy;
+        let index = Index::of(&revision).unwrap();
+        let plan = plan::compile(&revision, &index, Moment::trusted(FRIDAY), 7, &Carry::default());
+        let document: Value = serde_json::from_str(&plan.transaction()).unwrap();
+        let elements = document["nftables"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|command| &command["add"]["element"])
+            .find(|element| element["name"] == "principals4")
+            .unwrap()["elem"]
+            .as_array()
+            .unwrap()
+            .clone();
+        let mut last: Option<u32> = None;
+        for element in elements {
+            let (first, end) = ends(&element[0]);
+            prop_assert!(last.is_none_or(|last| last < first), "{element}");
+            let who = index.principal_of(IpAddr::V4(first.into())).unwrap();
+            prop_assert_eq!(&element[1]["goto"]["target"], &Value::from(format!("p{}", who.id)));
+            prop_assert_eq!(index.principal_of(IpAddr::V4(end.into())).unwrap().id, who.id);
+            last = Some(end);
+        }
+    }
+}
+
+fn ends(key: &Value) -> (u32, u32) {
+    let address = |value: &Value| {
+        let address: std::net::Ipv4Addr = value.as_str().unwrap().parse().unwrap();
+        u32::from(address)
+    };
+    match key["range"].as_array() {
+        Some(range) => (address(&range[0]), address(&range[1])),
+        None => (address(key), address(key)),
+    }
+}

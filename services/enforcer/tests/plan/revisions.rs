@@ -1,0 +1,227 @@
+//! Revisions of the golden files: each is a way in which boxes are really set up.
+
+use std::collections::BTreeSet;
+
+use clawgress_config::Cidr;
+use clawgress_config::policy::Policy;
+use clawgress_enforcer::plan::{self, CarriedPin, Carry, Plan};
+use clawgress_policy::{Card, Index, Logging, Moment, Network, Revision};
+
+/// A Friday, 08:00 UTC.
+pub(crate) const FRIDAY: i64 = 1_800_000_000;
+
+pub(crate) struct Scene {
+    pub(crate) name: &'static str,
+    pub(crate) revision: Revision,
+    pub(crate) moment: Moment,
+    pub(crate) carry: Carry,
+}
+
+impl Scene {
+    pub(crate) fn index(&self) -> Index {
+        Index::of(&self.revision).unwrap()
+    }
+
+    pub(crate) fn plan(&self) -> Plan {
+        plan::compile(&self.revision, &self.index(), self.moment, 7, &self.carry)
+    }
+}
+
+pub(crate) fn cidr(text: &str) -> Cidr {
+    let (address, length) = text.split_once('/').unwrap();
+    Cidr {
+        address: address.parse().unwrap(),
+        length: length.parse().unwrap(),
+    }
+}
+
+pub(crate) fn card(name: &str, addresses: &[&str]) -> Card {
+    Card {
+        name: name.to_owned(),
+        addresses: addresses.iter().map(|address| cidr(address)).collect(),
+    }
+}
+
+pub(crate) fn pin(principal: &str, name: &str, addresses: &[&str]) -> CarriedPin {
+    CarriedPin {
+        principal: principal.to_owned(),
+        name: name.to_owned(),
+        addresses: addresses
+            .iter()
+            .map(|address| address.parse().unwrap())
+            .collect::<BTreeSet<_>>(),
+    }
+}
+
+pub(crate) fn revision(policy: &str) -> Revision {
+    Revision {
+        number: 7,
+        created: 0,
+        enabled: true,
+        policy: Policy::from_json(policy.as_bytes()).unwrap(),
+        network: Network {
+            wan: vec![card("eth0", &[])],
+            lan: vec![card("eth1", &["192.168.10.1/24", "fd10::1/64"])],
+            ..Network::default()
+        },
+        time_zone: "UTC".to_owned(),
+        trust_hardware_clock: false,
+        logging: Logging {
+            facility: "local0".to_owned(),
+            deny_log: true,
+        },
+        name_servers: vec!["9.9.9.9".parse().unwrap()],
+    }
+}
+
+fn scene(name: &'static str, revision: Revision, pins: Vec<CarriedPin>) -> Scene {
+    Scene {
+        name,
+        revision,
+        moment: Moment::trusted(FRIDAY),
+        carry: Carry {
+            pins,
+            ..Carry::default()
+        },
+    }
+}
+
+pub(crate) fn all() -> Vec<Scene> {
+    vec![
+        nothing(),
+        plain(),
+        hosts(),
+        wire(),
+        next_gateway(),
+        office(),
+        untrusted(),
+    ]
+}
+
+/// Enabled, and nothing allowed.
+fn nothing() -> Scene {
+    scene("nothing", revision(r#"{"version": 2}"#), Vec::new())
+}
+
+/// One list for everybody, by address.
+fn plain() -> Scene {
+    let policy = r#"{"version": 1,
+        "allow": {"domains": ["api.openai.com", "*.anthropic.com"], "ips": ["1.2.3.0/24", "2001:db8::/32"], "ports": [53, 443]},
+        "labels": {"api.openai.com": "llm-provider"}}"#;
+    let pins = vec![
+        pin(
+            "lan/eth1",
+            "api.openai.com",
+            &["198.51.100.10", "2001:db8:1::10"],
+        ),
+        // Allowed no more.
+        pin("lan/eth1", "gone.example.com", &["198.51.100.66"]),
+    ];
+    scene("plain", revision(policy), pins)
+}
+
+/// Hosts with caps, limits and windows; an address that two capped names share.
+fn hosts() -> Scene {
+    let policy = r#"{"version": 2,
+        "allow": {"domains": ["everybody.example.com"]},
+        "limits": {"egress_kbps": 8000},
+        "hosts": {
+            "agent-1": {"sources": ["192.168.10.10/32", "fd10::10/128"],
+                "allow": {"domains": ["one.example.com", "two.example.com"], "ports": [443]},
+                "limits": {"egress_kbps": 2000},
+                "exfil": {"domains": {"one.example.com": {"bytes": 1048576, "period": "hour"},
+                                      "two.example.com": {"bytes": 5000000000, "period": "day"}}}},
+            "office": {"sources": ["192.168.10.32/27"],
+                "allow": {"domains": ["work.example.com", "always.example.com"], "ips": ["203.0.113.0/24"],
+                          "ports": [443, {"port": 4433, "protocol": "udp"}]},
+                "time_window": {"days": ["mon", "tue"], "start": "09:00", "end": "17:00"},
+                "domain_time_windows": {"always.example.com": {"days": ["fri"], "start": "00:00", "end": "24:00"}}}}}"#;
+    let mut scene = scene(
+        "hosts",
+        revision(policy),
+        vec![
+            pin(
+                "agent-1",
+                "one.example.com",
+                &["198.51.100.10", "2001:db8:1::10"],
+            ),
+            pin("agent-1", "two.example.com", &["198.51.100.10"]),
+            pin("office", "work.example.com", &["198.51.100.20"]),
+            pin("office", "always.example.com", &["198.51.100.21"]),
+        ],
+    );
+    let key = ("agent-1".to_owned(), "one.example.com".to_owned());
+    scene.carry.used.insert(key, 1_000_000);
+    scene
+}
+
+/// Names judged on the wire for everybody, by address for one.
+fn wire() -> Scene {
+    let policy = r#"{"version": 2,
+        "allow": {"domains": ["api.example.com"], "ports": [80, 443, 22]},
+        "proxy": {"mode": "sni-allowlist"},
+        "hosts": {
+            "by-address": {"sources": ["192.168.10.10/32"], "allow": {"domains": ["api.example.com"]}},
+            "own-list": {"sources": ["192.168.10.11/32"], "allow": {"domains": ["told.example.com"]},
+                "proxy": {"mode": "sni-allowlist", "domains": ["wire.example.com"]},
+                "exfil": {"domains": {"wire.example.com": {"bytes": 1000, "period": "minute"}}}}}}"#;
+    scene(
+        "wire",
+        revision(policy),
+        vec![
+            pin("sni", "api.example.com", &["198.51.100.10"]),
+            pin("sni", "wire.example.com", &["198.51.100.11"]),
+            pin("lan/eth1", "api.example.com", &["198.51.100.10"]),
+        ],
+    )
+}
+
+/// Flows are handed on, by name and by address.
+fn next_gateway() -> Scene {
+    let policy = r#"{"version": 2,
+        "hosts": {
+            "by-name": {"sources": ["192.168.10.10/32"], "allow": {"domains": ["api.example.com"]},
+                "proxy": {"mode": "sni-allowlist", "backend": "next.example.net:3129"}},
+            "by-address": {"sources": ["192.168.10.11/32"], "allow": {"domains": ["api.example.com"]},
+                "proxy": {"mode": "sni-allowlist", "backend": "203.0.113.99:3129"}}}}"#;
+    let pins = vec![pin("sni", "next.example.net", &["203.0.113.50"])];
+    scene("next-gateway", revision(policy), pins)
+}
+
+/// Several cards of each kind, operators among them, a source inside another.
+fn office() -> Scene {
+    let policy = r#"{"version": 2,
+        "allow": {"ips": ["0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16", "::/0"], "ports": [443, 853]},
+        "limits": {"egress_kbps": 100000},
+        "hosts": {
+            "lab": {"sources": ["192.168.20.0/24"], "allow": {"domains": ["lab.example.com"]}},
+            "bench": {"sources": ["192.168.20.128/25"], "allow": {"domains": ["bench.example.com"]},
+                "limits": {"egress_kbps": 1000}}}}"#;
+    let mut revision = revision(policy);
+    revision.network.wan.push(card("eth5", &["203.0.113.2/30"]));
+    revision
+        .network
+        .lan
+        .push(card("eth2", &["192.168.20.1/23"]));
+    revision.network.management = vec![card("eth3", &["172.16.0.1/24", "fd16::1/64"])];
+    revision.network.ssh = Some((2222, vec![cidr("172.16.0.0/28"), cidr("fd16::/64")]));
+    revision.name_servers.clear();
+    scene("office", revision, Vec::new())
+}
+
+/// The clock can't be trusted: whatever has a window is shut.
+fn untrusted() -> Scene {
+    let policy = r#"{"version": 2,
+        "allow": {"domains": ["day.example.com", "any.example.com"]},
+        "domain_time_windows": {"day.example.com": {"days": ["fri"], "start": "00:00", "end": "24:00"}}}"#;
+    let mut scene = scene(
+        "untrusted",
+        revision(policy),
+        vec![
+            pin("lan/eth1", "day.example.com", &["198.51.100.10"]),
+            pin("lan/eth1", "any.example.com", &["198.51.100.11"]),
+        ],
+    );
+    scene.moment = Moment::untrusted(FRIDAY);
+    scene
+}
