@@ -170,12 +170,7 @@ impl Daemon {
             Proof::Health => {
                 // Past the front, which has proved itself, and by the console's socket: callers of the front need a key.
                 let socket = paths.policy_socket();
-                let asked = admin::post(
-                    &socket,
-                    "/clawgress/health",
-                    b"{}".to_vec(),
-                    QUESTION,
-                );
+                let asked = admin::post(&socket, "/clawgress/health", b"{}".to_vec(), QUESTION);
                 let (status, body) = asked.await.map_err(flat)?;
                 let body = String::from_utf8_lossy(&body);
                 judge_health(status, &body)

@@ -27,6 +27,9 @@ pub(crate) enum Need {
     Curl,
     ExtTools,
     FatTools,
+    Openssl,
+    Iodine,
+    Dns2tcp,
 }
 
 impl Need {
@@ -54,6 +57,9 @@ impl Need {
             Self::Curl => (&["/usr/bin/curl"], "curl"),
             Self::ExtTools => (&["/usr/sbin/mkfs.ext4", "/sbin/mkfs.ext4"], "e2fsprogs"),
             Self::FatTools => (&["/usr/sbin/mkfs.vfat", "/sbin/mkfs.vfat"], "dosfstools"),
+            Self::Openssl => (&["/usr/bin/openssl"], "openssl"),
+            Self::Iodine => (&["/usr/sbin/iodined"], "iodine"),
+            Self::Dns2tcp => (&["/usr/bin/dns2tcpd", "/usr/sbin/dns2tcpd"], "dns2tcp"),
         }
     }
 
@@ -82,6 +88,9 @@ pub(crate) const TEST: &[Need] = &[
     Need::Curl,
     Need::ExtTools,
     Need::FatTools,
+    Need::Openssl,
+    Need::Iodine,
+    Need::Dns2tcp,
 ];
 
 /// Whether the person wants to be asked.
@@ -219,7 +228,12 @@ fn install(packages: &[&str], consent: Consent) -> Result<()> {
 }
 
 /// Packages that bring a daemon which would start by itself, and its unit.
-const DAEMONS: &[(&str, &str)] = &[("bind9", "named.service"), ("haproxy", "haproxy.service")];
+const DAEMONS: &[(&str, &str)] = &[
+    ("bind9", "named.service"),
+    ("haproxy", "haproxy.service"),
+    ("iodine", "iodined.service"),
+    ("dns2tcp", "dns2tcp.service"),
+];
 
 fn agreed() -> Result<bool> {
     if !std::io::stdin().is_terminal() {

@@ -215,7 +215,9 @@ impl Flow {
         let ended = process::wait_bounded(&mut self.0, std::time::Duration::from_secs(120))?;
         if ended.is_none() {
             process::end(&mut self.0);
-            return Err(Error::other("a flow of the lab did not end within two minutes"));
+            return Err(Error::other(
+                "a flow of the lab did not end within two minutes",
+            ));
         }
         let mut said = String::new();
         if let Some(mut output) = self.0.stdout.take() {

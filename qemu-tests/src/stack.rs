@@ -3,16 +3,13 @@
 //!
 //! Only what a systemd would do is done here in its stead: directories, users, capabilities, order.
 
+mod measured;
+
 use std::fs::{self, File};
-use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
-
-use clawgress_link::ruleset::judge;
-use clawgress_link::seal::{Forwarding, Measured};
 
 use crate::error::{Error, IoContext, Result};
 use crate::lab::{Host, Internet, Lab};
@@ -113,7 +110,7 @@ impl Stack {
         stack.host.sysctl("ipv4/ip_forward", "0")?;
         stack.host.sysctl("ipv6/conf/all/forwarding", "0")?;
         stack.load_sealed()?;
-        serve_measurements(stack.host.entry(), stack.path("init.sock"))?;
+        measured::serve(stack.host.entry(), &stack.path("init.sock"))?;
         Ok(stack)
     }
 
@@ -410,36 +407,6 @@ impl Stack {
         self.daemons.push((name.to_owned(), child));
         Ok(())
     }
-}
-
-/// Answers in the place of appliance-init what the box's kernel holds at that moment.
-fn serve_measurements(entry: Vec<String>, path: PathBuf) -> Result {
-    let listener = UnixListener::bind(&path).doing("listening on", &path)?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).doing("opening", &path)?;
-    let inside = move |command: &str| {
-        let mut arguments = entry.clone();
-        arguments.extend(words(command));
-        process::run(&arguments).unwrap_or_default()
-    };
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let Ok(mut stream) = stream else { return };
-            let forwards = |file: &str| inside(&format!("cat /proc/sys/net/{file}")).trim() != "0";
-            let measured = Measured {
-                ruleset: judge(&inside("/usr/sbin/nft -j list table inet clawgress")),
-                forwarding: Forwarding {
-                    ipv4: forwards("ipv4/ip_forward"),
-                    ipv6: forwards("ipv6/conf/all/forwarding"),
-                },
-            };
-            let Ok(document) = serde_json::to_vec(&measured) else {
-                return;
-            };
-            // An asker that has gone is no business of ours.
-            let _ = stream.write_all(&document);
-        }
-    });
-    Ok(())
 }
 
 fn read(path: &Path) -> Result<String> {

@@ -5,7 +5,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use clawgress_config::policy::Policy;
@@ -341,15 +341,6 @@ fn tell(connection: &OwnedFd, message: &FromEnforcer) {
 
 /// A program of this workspace lies beside the directory of this test binary.
 fn program(name: &str) -> Result<String> {
-    let here = std::env::current_exe().doing("finding", Path::new("this test's own path"))?;
-    let found = here
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .map(|directory| directory.join(name))
-        .find(|path| path.exists());
-    match found {
-        Some(path) => Ok(path.display().to_string()),
-        None => fail!("{name} is not built: `cargo build -p {name}` makes it"),
-    }
+    let built = qemu_tests::stack::build()?.join(name);
+    Ok(built.display().to_string())
 }

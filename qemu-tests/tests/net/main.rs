@@ -22,4 +22,5 @@ mod sni_host;
 mod sni_host_lies;
 mod sni_lies;
 mod sni_live;
+mod sni_policy;
 mod sni_tls;

@@ -3,7 +3,6 @@
 //! Everything is real but the resolver behind haproxy, which here knows names and judges nothing: what is refused, haproxy
 //! refused. haproxy has the two capabilities of its unit and no other.
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::IpAddr;
@@ -13,10 +12,9 @@ use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use clawgress_config::policy::{DomainPattern, Policy};
 use clawgress_enforcer::front::log::{Event, What};
-use clawgress_enforcer::front::{self, Input, MapName, Places, Rendered, Update};
-use clawgress_policy::{Card, Index, Logging, Moment, Network, Reason, Revision};
+use clawgress_enforcer::front::{self, Places, Rendered, Update};
+use clawgress_policy::Reason;
 use qemu_tests::error::IoContext;
 use qemu_tests::lab::{Host, helper_path};
 use qemu_tests::names::address_of;
@@ -24,6 +22,7 @@ use qemu_tests::process::{self, Helper, words};
 use qemu_tests::{Case, Error, Result, fail};
 
 use crate::gateway::{Daemon, Gateway, HAPROXY, NFT, eventually, need, overlay};
+use crate::sni_policy::render;
 
 /// Where the agent dials to: an attacker's address, that of no name in these tests.
 pub(crate) const ATTACKER: &str = "192.0.2.66";
@@ -97,45 +96,6 @@ pub(crate) struct Outcome {
     pub(crate) end: String,
     pub(crate) took: Duration,
     pub(crate) said: String,
-}
-
-pub(crate) fn revision(policy: &str) -> Result<Revision> {
-    let card = |name: &str, addresses: &[(&str, u8)]| -> Result<Card> {
-        let mut found = Vec::new();
-        for (address, length) in addresses {
-            let address = address
-                .parse()
-                .map_err(|error| Error::other(format!("reading {address}: {error}")))?;
-            found.push(clawgress_config::Cidr {
-                address,
-                length: *length,
-            });
-        }
-        Ok(Card {
-            name: name.to_owned(),
-            addresses: found,
-        })
-    };
-    let policy = Policy::from_json(policy.as_bytes())
-        .map_err(|problems| Error::other(format!("the test's policy: {problems:?}")))?;
-    Ok(Revision {
-        number: 1,
-        created: NOON,
-        enabled: true,
-        policy,
-        network: Network {
-            wan: vec![card("outside", &[])?],
-            lan: vec![card("inside", &[("10.66.0.1", 24), ("fd66::1", 64)])?],
-            ..Network::default()
-        },
-        time_zone: "UTC".to_owned(),
-        trust_hardware_clock: false,
-        logging: Logging {
-            facility: "local0".to_owned(),
-            deny_log: true,
-        },
-        name_servers: Vec::new(),
-    })
 }
 
 impl Front {
@@ -405,29 +365,6 @@ impl Front {
             events.clear();
         }
     }
-}
-
-fn render(places: &Places, policy: &str, now: i64, caps: &[(&str, &str)]) -> Result<Rendered> {
-    let revision = revision(policy)?;
-    let index = Index::of(&revision).map_err(|error| Error::other(error.to_string()))?;
-    let mut over_cap = BTreeSet::new();
-    for (who, pattern) in caps {
-        let pattern =
-            DomainPattern::parse(pattern).map_err(|error| Error::other(error.to_string()))?;
-        over_cap.insert(((*who).to_owned(), pattern));
-    }
-    let input = Input {
-        revision: &revision,
-        index: &index,
-        moment: Moment::trusted(now),
-        over_cap: &over_cap,
-        own: &[IpAddr::V4(qemu_tests::lab::Internet::LEASE)],
-    };
-    let rendered = front::render(&input, places);
-    if rendered.maps.len() != MapName::ALL.len() {
-        fail!("a map is missing");
-    }
-    Ok(rendered)
 }
 
 /// Reads the front's lines as the enforcer does. One that it can't read fails the test at the next look, for it stays

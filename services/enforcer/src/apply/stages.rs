@@ -1,6 +1,6 @@
 //! The report of an application, written while it goes: each stage with its time and what came of it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clawgress_link::control::{Report, Stage};
 
@@ -33,7 +33,17 @@ impl Stages {
         begun: Instant,
         outcome: Result<(T, String), E>,
     ) -> Result<T, Failed> {
-        let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.note_took(name, begun.elapsed(), outcome)
+    }
+
+    /// Notes how a stage has ended that took so long.
+    pub fn note_took<T, E: std::fmt::Display>(
+        &mut self,
+        name: &str,
+        took: Duration,
+        outcome: Result<(T, String), E>,
+    ) -> Result<T, Failed> {
+        let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let mut push = |ok, detail| {
             self.stages.push(Stage {
                 name: name.to_owned(),

@@ -31,6 +31,13 @@ const NOW: Duration = Duration::from_secs(2);
 
 type Done = Result<(), Failed>;
 
+/// With how long it took.
+async fn timed<T>(work: impl Future<Output = T>) -> (Duration, T) {
+    let begun = Instant::now();
+    let done = work.await;
+    (begun.elapsed(), done)
+}
+
 impl Keeper {
     /// The whole way. `rising`: only a higher number than any before is taken. True if the revision is in force now.
     pub(super) async fn enforce_file(
@@ -115,9 +122,9 @@ impl Keeper {
             let config = &shared.config;
             let before = before.as_ref().map(|before| &before.plan);
             let checked = tokio::join!(
-                check_nft(config, &transaction),
-                check_named(config, &plan, before),
-                check_haproxy(&shared, &candidate, moment, running.as_ref()),
+                timed(check_nft(config, &transaction)),
+                timed(check_named(config, &plan, before)),
+                timed(check_haproxy(&shared, &candidate, moment, running.as_ref())),
             );
             Ok(checked)
         };
@@ -129,9 +136,9 @@ impl Keeper {
             }
         };
         let mut well = Ok(());
-        for (name, outcome) in [("nft", nft), ("named", named), ("haproxy", haproxy)] {
+        for (name, (took, outcome)) in [("nft", nft), ("named", named), ("haproxy", haproxy)] {
             if told || outcome.is_err() {
-                let noted = stages.note(name, begun, outcome.map(|detail| ((), detail)));
+                let noted = stages.note_took(name, took, outcome.map(|detail| ((), detail)));
                 well = well.and(noted);
             }
         }
