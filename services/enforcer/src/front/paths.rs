@@ -24,7 +24,7 @@ impl Default for Places {
         Self {
             directory: "/run/clawgress/enforcer/front".to_owned(),
             lua: "/usr/share/clawgress/front/hello.lua".to_owned(),
-            runtime: "/run/clawgress/enforcer/haproxy.sock".to_owned(),
+            runtime: "/run/clawgress/haproxy/runtime.sock".to_owned(),
             runtime_group: Some("clawgress".to_owned()),
             log: "/run/clawgress/enforcer/front.sock".to_owned(),
             certificate: "/var/lib/clawgress/tls/front.pem".to_owned(),
