@@ -1,5 +1,6 @@
 //! The text of the console banner, a pure function of what is known. ASCII, under 80 columns, most important first.
 
+use crate::enforcer;
 use crate::report::{Report, State, cut};
 
 /// Where an operator finds the rest.
@@ -93,11 +94,7 @@ pub(crate) fn banner(report: &Report, facts: &Facts) -> String {
 
 fn enforced(lines: &mut Vec<String>, report: &Report) {
     match report.state {
-        State::Enforcing => wrap(
-            lines,
-            "Sealed and enforcing: no policy is committed, so nothing is forwarded and every name is denied.",
-            "",
-        ),
+        State::Enforcing => wrap(lines, &in_force(report), ""),
         State::Sealed if report.broken().all(|step| step.name == "config") => {
             lines.push("SEALED: nothing is forwarded while the configuration is wrong.".to_owned());
         }
@@ -123,6 +120,21 @@ fn enforced(lines: &mut Vec<String>, report: &Report) {
             ),
             "  ",
         );
+    }
+}
+
+/// What a box in which every daemon is well lets through.
+fn in_force(report: &Report) -> String {
+    let said = report
+        .step("enforcer")
+        .map_or("", |step| step.detail.as_str());
+    if said.ends_with(enforcer::IN_FORCE) {
+        format!("Enforcing: {said}. What it does not allow is denied.")
+    } else if said.is_empty() || said == enforcer::NO_POLICY {
+        "Sealed and enforcing: no policy is committed, so nothing is forwarded and every name is denied."
+            .to_owned()
+    } else {
+        format!("SEALED: {said}")
     }
 }
 
@@ -178,12 +190,33 @@ mod tests {
                 ok: broken != Some(name),
                 detail: if broken == Some(name) {
                     "no answer within 60000 ms".into()
+                } else if name == "enforcer" {
+                    enforcer::NO_POLICY.into()
                 } else {
                     "fine".into()
                 },
             });
         }
         report
+    }
+
+    #[test]
+    fn what_is_in_force_is_what_is_said() {
+        let mut enforcing = report(None);
+        let mut says = |detail: &str| {
+            enforcing.record(Step {
+                name: "enforcer".into(),
+                started_ms: 1000,
+                took_ms: 120,
+                ok: true,
+                detail: detail.into(),
+            });
+            banner(&enforcing, &facts())
+        };
+        assert!(says("revision 7 is in force").contains("\nEnforcing: revision 7 is in force."));
+        assert!(
+            says("revision 7: sealed by root").contains("\nSEALED: revision 7: sealed by root")
+        );
     }
 
     fn facts() -> Facts {

@@ -161,10 +161,10 @@ impl Daemon {
                 let status = enforcer::status(paths, QUESTION).await?;
                 Ok(match status.revision {
                     Some(revision) if status.enforcing => {
-                        format!("revision {revision} is in force")
+                        format!("revision {revision} {}", enforcer::IN_FORCE)
                     }
                     Some(revision) => format!("revision {revision}: {}", status.detail),
-                    None => "no policy is committed: sealed".to_owned(),
+                    None => enforcer::NO_POLICY.to_owned(),
                 })
             }
             Proof::Health => {

@@ -7,6 +7,11 @@ use clawgress_link::control::{self, Reply, Request, Status};
 
 use crate::paths::Paths;
 
+/// How the line of a box ends whose revision is in force.
+pub(crate) const IN_FORCE: &str = "is in force";
+/// The line of a box without a revision.
+pub(crate) const NO_POLICY: &str = "no policy is committed: sealed";
+
 pub(crate) async fn status(paths: &Paths, deadline: Duration) -> Result<Status> {
     match ask(paths, &Request::Status, deadline).await? {
         Reply::Status(status) => Ok(*status),
@@ -18,7 +23,7 @@ pub(crate) async fn status(paths: &Paths, deadline: Duration) -> Result<Status> 
 pub(crate) async fn resume(paths: &Paths, deadline: Duration) -> Result<String> {
     match ask(paths, &Request::Resume, deadline).await? {
         Reply::Report(report) if report.ok => {
-            Ok(format!("revision {} is in force again", report.revision))
+            Ok(format!("revision {} {IN_FORCE}", report.revision))
         }
         Reply::Report(report) => {
             let failed = report.stages.iter().find(|stage| !stage.ok);

@@ -211,30 +211,35 @@ fn health_names_what_is_broken_and_sees_it_mended() {
         box_.stack.policy()?;
         case.step("with the ruleset alone, all else is missing", || {
             eventually("an answer of the policy API", || {
-                box_.broken(&["named", "front", "enforcer"])
+                box_.broken(&["named", "front", "enforcer", "dns"])
             })
         })?;
         box_.stack.named()?;
         case.step("named comes", || {
-            eventually("the denial", || box_.broken(&["front", "enforcer"]))
+            eventually("the denial", || box_.broken(&["front", "enforcer", "dns"]))
         })?;
         box_.stack.haproxy()?;
         case.step("haproxy comes", || {
-            eventually("the handshake", || box_.broken(&["enforcer"]))
+            eventually("the handshake", || box_.broken(&["enforcer", "dns"]))
         })?;
         box_.stack.enforcer()?;
         case.step("the enforcer comes: the box enforces", || {
             eventually("enforcing", || box_.broken(&[]))
         })?;
-        for (daemon, check, start) in [
-            ("named", "named", Stack::named as fn(&mut Stack) -> Result),
-            ("haproxy", "front", Stack::haproxy),
-            ("clawgress-dns", "dns", Stack::resolver),
-            ("clawgress-enforcer", "enforcer", Stack::enforcer),
+        for (daemon, checks, start) in [
+            (
+                "named",
+                &["named"][..],
+                Stack::named as fn(&mut Stack) -> Result,
+            ),
+            ("haproxy", &["front"], Stack::haproxy),
+            ("clawgress-dns", &["dns"], Stack::resolver),
+            // Whether the resolver is right to refuse everybody is known by the enforcer alone.
+            ("clawgress-enforcer", &["enforcer", "dns"], Stack::enforcer),
         ] {
             box_.stack.kill(daemon)?;
             case.check(&format!("{daemon} is gone"), || {
-                eventually("its absence", || box_.broken(&[check]))
+                eventually("its absence", || box_.broken(checks))
             });
             start(&mut box_.stack)?;
             case.check(&format!("{daemon} is back"), || {

@@ -82,7 +82,8 @@ fn keeps(case: &Case, kbps: u64) {
         let box_ = enforced(&policy(&format!(
             r#", "limits": {{"egress_kbps": {kbps}}}"#
         )))?;
-        let measured = upload(&box_, kbps, 12)?;
+        // As long as the promise says: what a queue holds at the start counts for less.
+        let measured = upload(&box_, kbps, 30)?;
         case.check("an upload", || {
             within(case, "an upload", kbps, measured, 5.0)
         });

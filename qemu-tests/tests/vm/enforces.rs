@@ -82,8 +82,8 @@ fn scene(case: &Case) -> Result<Scene> {
     every_step_is_ok(&report)?;
     case.step("the committed revision is in force", || {
         vm.run_until_ok(
-            "appliance-status() { /usr/lib/clawgress/appliance-init status; }; appliance-status | grep -q 'revision 1 is in force'",
-            Duration::from_secs(10),
+            "/usr/lib/clawgress/appliance-init status | grep -q 'revision 1 is in force'",
+            Duration::from_secs(20),
         )
         .map(drop)
     })?;
