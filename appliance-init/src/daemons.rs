@@ -164,7 +164,10 @@ impl Daemon {
                         format!("revision {revision} {}", enforcer::IN_FORCE)
                     }
                     Some(revision) => format!("revision {revision}: {}", status.detail),
-                    None => enforcer::NO_POLICY.to_owned(),
+                    None if status.detail.starts_with("no revision") => {
+                        enforcer::NO_POLICY.to_owned()
+                    }
+                    None => status.detail,
                 })
             }
             Proof::Health => {

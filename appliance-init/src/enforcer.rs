@@ -19,11 +19,11 @@ pub(crate) async fn status(paths: &Paths, deadline: Duration) -> Result<Status> 
     }
 }
 
-/// Has the last good revision put into force again, after the box had to be sealed.
-pub(crate) async fn resume(paths: &Paths, deadline: Duration) -> Result<String> {
+/// Has the last good revision put into force again, after the box had to be sealed. None: nothing was ever committed.
+pub(crate) async fn resume(paths: &Paths, deadline: Duration) -> Result<Option<String>> {
     match ask(paths, &Request::Resume, deadline).await? {
         Reply::Report(report) if report.ok => {
-            Ok(format!("revision {} {IN_FORCE}", report.revision))
+            Ok(Some(format!("revision {} {IN_FORCE}", report.revision)))
         }
         Reply::Report(report) => {
             let failed = report.stages.iter().find(|stage| !stage.ok);
@@ -36,7 +36,7 @@ pub(crate) async fn resume(paths: &Paths, deadline: Duration) -> Result<String> 
                 report.revision
             )
         }
-        Reply::Status(status) => Ok(status.detail),
+        Reply::Status(_) => Ok(None),
         other => bail!("told to resume the enforcer said {other:?}"),
     }
 }

@@ -17,7 +17,7 @@ use crate::board::Board;
 use crate::boot_config::{self, BootConfig};
 use crate::clock::since_boot_ms;
 use crate::consoles::{self, Consoles};
-use crate::daemons::{Daemon, ORDER, Patience, QUESTION};
+use crate::daemons::{Daemon, ORDER, Patience};
 use crate::machine::Machine;
 use crate::network::{self, Plan};
 use crate::paths::Paths;
@@ -344,14 +344,16 @@ impl Keeper {
         if now != Some(ruleset::SEALED) {
             return;
         }
-        match enforcer::status(&self.paths, QUESTION).await {
-            Ok(status) if status.revision.is_some() => {
-                let resumed = enforcer::resume(&self.paths, RESUME).await;
-                let started = since_boot_ms();
-                self.board.record("enforcer", started, resumed);
+        let started = since_boot_ms();
+        match enforcer::resume(&self.paths, RESUME).await {
+            // Nothing is committed: sealed is what this box is to be.
+            Ok(None) => {}
+            Ok(Some(detail)) => {
+                self.board.record("enforcer", started, Ok(detail));
             }
-            Ok(_) => {}
-            Err(error) => eprintln!("{error:#}"),
+            Err(error) => {
+                self.board.record("enforcer", started, Err(error));
+            }
         }
     }
 
