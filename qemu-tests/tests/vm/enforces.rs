@@ -267,14 +267,17 @@ fn what_is_denied(case: &Case, scene: &mut Scene) {
 fn what_changes(case: &Case, scene: &mut Scene) {
     let site = format!("{}:443", address_of(ALLOWED).0);
     case.check("a killed resolver seals the box, which then heals", || {
-        scene.vm.run_ok("systemctl stop named")?;
+        // Masked, or it would be there again within a second or two.
+        scene.vm.run_ok("systemctl mask --runtime --now named")?;
         scene.vm.run_until_ok(
             "nft list set inet clawgress generation | grep -q 'elements = { 0x00000000 }'",
             Duration::from_secs(5),
         )?;
         the_kernel_is_sealed(&mut scene.vm)?;
         scene.does_not_reach(&site)?;
-        scene.vm.run_ok("systemctl start named")?;
+        scene
+            .vm
+            .run_ok("systemctl unmask --runtime named && systemctl start named")?;
         scene.vm.wait_enforcing()?;
         scene.vm.run_until_ok(
             "! nft list set inet clawgress generation | grep -q 'elements = { 0x00000000 }'",
