@@ -25,6 +25,8 @@ use crate::daemon::{
 
 const PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// What was taken back may have met a daemon that was slow to come up: so often it is tried again.
+const REFUSALS: u32 = 4;
 
 /// The configuration that was last published, by digest: all of it, and the policy in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +62,7 @@ impl Boot {
     /// Tries until the enforcer has answered, one way or the other.
     pub(crate) async fn run(self) {
         let mut pause = PAUSE;
+        let mut refusals = 0;
         loop {
             match self.attempt().await {
                 Ok(said) => {
@@ -68,10 +71,12 @@ impl Boot {
                     return;
                 }
                 Err(error) => {
-                    let transient = matches!(
-                        error,
-                        PublishError::Enforcer(AskError::Silent(_)) | PublishError::Busy
-                    );
+                    refusals += u32::from(matches!(error, PublishError::Refused(_)));
+                    let transient = match error {
+                        PublishError::Enforcer(AskError::Silent(_)) | PublishError::Busy => true,
+                        PublishError::Refused(_) => refusals <= REFUSALS,
+                        _ => false,
+                    };
                     let why = error.to_string();
                     if self.notice.set(Err(why.clone())) {
                         tracing::error!("applying the configuration: {why}");
