@@ -312,6 +312,7 @@ fn revision(number: u64, json: &str) -> Result<Revision> {
             deny_log: true,
         },
         name_servers: Vec::new(),
+        access: clawgress_config::access::Access::default(),
     })
 }
 

@@ -118,6 +118,7 @@ impl Planned {
                 deny_log: true,
             },
             name_servers: Vec::new(),
+            access: clawgress_config::access::Access::default(),
         };
         let index = Index::of(&revision).map_err(|error| Error::other(error.to_string()))?;
         if let Some(before) = &*self.in_force.borrow() {

@@ -46,6 +46,7 @@ pub(crate) fn revision(policy: &str) -> Result<Revision> {
             deny_log: true,
         },
         name_servers: Vec::new(),
+        access: clawgress_config::access::Access::default(),
     })
 }
 

@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 
+use crate::access;
 use crate::document::{Document, Ethernet, Role};
 use crate::policy::{self, check};
 use crate::problem::Problem;
@@ -243,6 +244,14 @@ impl Checks<'_> {
         }
         for finding in check::findings(&clawgress.policy, doubt) {
             let problem = policy::tree::problem(self.tree, &finding);
+            if finding.grave {
+                self.problems.push(problem);
+            } else {
+                self.warnings.push(problem);
+            }
+        }
+        for finding in access::check::findings(&clawgress.access, &clawgress.policy, doubt) {
+            let problem = access::tree::problem(self.tree, &finding);
             if finding.grave {
                 self.problems.push(problem);
             } else {

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
+use crate::access::{self, Access};
 use crate::cidr::Cidr;
 use crate::policy::{self, Policy};
 use crate::problem::Problem;
@@ -84,6 +85,8 @@ pub struct Clawgress {
     /// Empty means every LAN address.
     pub listen_addresses: Vec<IpAddr>,
     pub policy: Policy,
+    /// Agents, their rules and quotas, and what serves them.
+    pub access: Access,
     /// Of syslog.
     pub facility: String,
     pub deny_log: bool,
@@ -162,7 +165,9 @@ impl Document {
 
     /// With what contradicts itself in the policy, which no look at single values finds.
     pub(crate) fn read(tree: &Tree) -> (Self, Vec<Problem>) {
-        let (policy, problems) = policy::tree::read(tree);
+        let (policy, mut problems) = policy::tree::read(tree);
+        let (access, of_access) = access::tree::read(tree);
+        problems.extend(of_access);
         let document = Self {
             system: System {
                 host_name: single(tree, &["system", "host-name"], value::Value::HostName),
@@ -198,7 +203,7 @@ impl Document {
             ssh: tree.get(&["service", "ssh"]).map(|_| ssh(tree)),
             clawgress: tree
                 .get(&["service", "clawgress"])
-                .map(|_| clawgress(tree, policy)),
+                .map(|_| clawgress(tree, policy, access)),
             trust_hardware_clock: tree
                 .get(&["system", "ntp", "trust-hardware-clock"])
                 .is_some(),
@@ -256,7 +261,7 @@ fn ssh(tree: &Tree) -> Ssh {
     }
 }
 
-fn clawgress(tree: &Tree, policy: Policy) -> Clawgress {
+fn clawgress(tree: &Tree, policy: Policy, access: Access) -> Clawgress {
     let logging = |word, words| {
         let path = ["service", "clawgress", "logging", word];
         single(tree, &path, value::Value::Word(words))
@@ -268,6 +273,7 @@ fn clawgress(tree: &Tree, policy: Policy) -> Clawgress {
             .filter_map(|word| word.parse().ok())
             .collect(),
         policy,
+        access,
         facility: logging("facility", FACILITIES),
         deny_log: logging("deny-log", SWITCH) == "enable",
     }

@@ -2,12 +2,18 @@
 //!
 //! A new capability adds lines here and nothing elsewhere: parser, validation, completion and help read this table.
 
+use crate::access::bounds;
+use crate::access::words::{
+    ACTIONS, AUTH_TYPES, DURABILITIES, FAIL_MODES, QUOTA_FAIL_MODES, QUOTA_MODES, RULE_MODES,
+    STATUSES, WHEN_FULL,
+};
 use crate::policy::words::{DAYS, MODES, PERIODS, PROTOCOLS};
 use crate::schema::{Complete, Entry, Kind};
 use crate::value::Value;
 
 pub(crate) const ROLES: &[&str] = &["wan", "lan", "management"];
 pub(crate) const SWITCH: &[&str] = &["enable", "disable"];
+pub(crate) const ALGORITHMS: &[&str] = &["EdDSA", "ES256", "RS256"];
 /// What syslog knows; the numbered ones are free for local use.
 pub(crate) const FACILITIES: &[&str] = &[
     "auth", "authpriv", "cron", "daemon", "kern", "local0", "local1", "local2", "local3", "local4",
@@ -179,6 +185,122 @@ pub const TABLE: &[Entry] = &[
         .or("local0").completing(Complete::Words(FACILITIES)),
     one("service clawgress logging deny-log", Value::Word(SWITCH), "Whether each denial is logged; they are counted in any case")
         .or("enable").completing(Complete::Words(SWITCH)),
+    group("service clawgress identity", "Who agents are told apart by"),
+    flag("service clawgress identity strict", "Deny addresses of the LAN that belong to no agent and no host"),
+    one("service clawgress identity client-ca", Value::File, "Certificates that agents' own certificates are checked against"),
+    one("service clawgress identity client-crl", Value::File, "Revoked certificates of agents"),
+    named("service clawgress identity issuer <name>", Value::Identifier, "Issuer of agents' tokens"),
+    one("service clawgress identity issuer <name> issuer", Value::Token, "The iss claim, exactly"),
+    one("service clawgress identity issuer <name> audience", Value::Token, "The aud claim that must be among the token's"),
+    many("service clawgress identity issuer <name> algorithm", Value::Word(ALGORITHMS), "Signature that is taken from it")
+        .completing(Complete::Words(ALGORITHMS)),
+    one("service clawgress identity issuer <name> key-file", Value::File, "Its keys as a JWKS file"),
+    one("service clawgress identity issuer <name> key-url", Value::Url, "Where its keys are fetched from"),
+    flag("service clawgress identity issuer <name> own", "This machine is the issuer"),
+    one("service clawgress identity issuer <name> leeway", Value::Number(0, bounds::MAX_LEEWAY), "Seconds that clocks may differ")
+        .or("30"),
+    group("service clawgress identity issuer <name> claim", "Which claim holds what"),
+    one("service clawgress identity issuer <name> claim agent", Value::Token, "Claim that holds the agent's id; agent_id without"),
+    one("service clawgress identity issuer <name> claim team", Value::Token, "Claim that holds the team's id; team_id without"),
+    one("service clawgress identity issuer <name> claim project", Value::Token, "Claim that holds the project's id; project_id without"),
+    one("service clawgress identity issuer <name> claim environment", Value::Token, "Claim that holds the environment; environment without"),
+    named("service clawgress environment <environment>", Value::Identifier, "What happens in an environment while a service is down"),
+    one("service clawgress environment <environment> identity-fail-mode", Value::Word(FAIL_MODES), "Without the identity service: open lets known agents go on, whatever their credentials' age")
+        .or("closed").completing(Complete::Words(FAIL_MODES)),
+    one("service clawgress environment <environment> policy-fail-mode", Value::Word(FAIL_MODES), "Without the policy service: open lets the last good policy go on")
+        .or("closed").completing(Complete::Words(FAIL_MODES)),
+    named("service clawgress agent <agent>", Value::Identifier, "An agent; its credentials are made with clawgress identity, never here"),
+    one("service clawgress agent <agent> team", Value::Identifier, "Team it belongs to"),
+    one("service clawgress agent <agent> project", Value::Identifier, "Project it works for"),
+    one("service clawgress agent <agent> environment", Value::Identifier, "Environment it runs in, such as production"),
+    one("service clawgress agent <agent> auth-type", Value::Word(AUTH_TYPES), "How it says who it is")
+        .completing(Complete::Words(AUTH_TYPES)),
+    one("service clawgress agent <agent> status", Value::Word(STATUSES), "A disabled agent is denied everything")
+        .or("active").completing(Complete::Words(STATUSES)),
+    many("service clawgress agent <agent> source", Value::Source, "Network or address that its packets come from"),
+    flag("service clawgress agent <agent> source-bound", "Take its credentials from its sources alone"),
+    named("service clawgress rule <policy-id>", Value::PolicyId, "A rule; the first that matches decides, by priority, deny before allow, id"),
+    one("service clawgress rule <policy-id> priority", Value::Number(0, bounds::MAX_PRIORITY), "The lowest number is asked first")
+        .or("1000"),
+    one("service clawgress rule <policy-id> version", Value::Number(1, u32::MAX), "Number of the rule's text, told in events")
+        .or("1"),
+    one("service clawgress rule <policy-id> mode", Value::Word(RULE_MODES), "report lets pass what the rule would deny, and tells it")
+        .or("enforce").completing(Complete::Words(RULE_MODES)),
+    flag("service clawgress rule <policy-id> disable", "Leave the rule out"),
+    one("service clawgress rule <policy-id> action", Value::Word(ACTIONS), "What becomes of a request that matches")
+        .completing(Complete::Words(ACTIONS)),
+    flag("service clawgress rule <policy-id> alert", "Raise an alert at each match"),
+    one("service clawgress rule <policy-id> label", Value::Label, "Reason shown in logs and to the agent"),
+    group("service clawgress rule <policy-id> identity", "Whom it is for; everybody without. Each field that is given must match"),
+    many("service clawgress rule <policy-id> identity agent", Value::Identity, "Agent, or several by *"),
+    many("service clawgress rule <policy-id> identity team", Value::Identity, "Team, or several by *"),
+    many("service clawgress rule <policy-id> identity project", Value::Identity, "Project, or several by *"),
+    many("service clawgress rule <policy-id> identity environment", Value::Identity, "Environment, or several by *"),
+    named("service clawgress rule <policy-id> domain <domain>", Value::Domain, "Domain it is for: itself alone, or with *. every name below it. Without domain and network: every destination"),
+    many("service clawgress rule <policy-id> network", Value::Network, "Network it is for; of a rule that denies also the addresses that names lead to"),
+    many("service clawgress rule <policy-id> port", Value::Port, "Port it is for; every port without"),
+    many("service clawgress rule <policy-id> method", Value::Method, "Method it is for; CONNECT means tunnels. Every method without"),
+    many("service clawgress rule <policy-id> path-prefix", Value::PathPrefix, "Path it is for, with all below it; every path without"),
+    group("service clawgress rule <policy-id> time-window", "When it holds; at all times without"),
+    many("service clawgress rule <policy-id> time-window day", Value::Word(DAYS), "Day on which the window opens")
+        .completing(Complete::Words(DAYS)),
+    one("service clawgress rule <policy-id> time-window start", Value::TimeOfDay, "When it opens, in the time zone of this machine"),
+    one("service clawgress rule <policy-id> time-window end", Value::TimeOfDay, "When it closes; before start means on the day after"),
+    flag("service clawgress rule <policy-id> plain-tunnel", "Let a tunnel carry something else than TLS"),
+    flag("service clawgress rule <policy-id> upgrade", "Let a request change its protocol, as WebSocket does"),
+    group("service clawgress quota", "How much agents may have"),
+    one("service clawgress quota fail-mode", Value::Word(QUOTA_FAIL_MODES), "Without the quota service: hard-fail denies, soft-fail counts on alone")
+        .or("hard-fail").completing(Complete::Words(QUOTA_FAIL_MODES)),
+    named("service clawgress quota agent <agent>", Value::Identifier, "Quota of one agent"),
+    one("service clawgress quota agent <agent> rps", Value::Number(1, bounds::MAX_RATE), "Most requests in each second"),
+    one("service clawgress quota agent <agent> rpm", Value::Number(1, bounds::MAX_RATE), "Most requests in each minute"),
+    one("service clawgress quota agent <agent> mode", Value::Word(QUOTA_MODES), "Beyond it: stop, delay for a moment and then stop, or only alert")
+        .or("hard-stop").completing(Complete::Words(QUOTA_MODES)),
+    one("service clawgress quota agent <agent> connections", Value::Number(1, bounds::MAX_CONNECTIONS), "Most connections at one time"),
+    one("service clawgress quota agent <agent> bytes", Value::Bytes, "Most bytes in each period, both directions together"),
+    one("service clawgress quota agent <agent> period", Value::Word(PERIODS), "The period")
+        .completing(Complete::Words(PERIODS)),
+    named("service clawgress quota team <team>", Value::Identifier, "Quota of all agents of a team together"),
+    one("service clawgress quota team <team> rps", Value::Number(1, bounds::MAX_RATE), "Most requests in each second"),
+    one("service clawgress quota team <team> rpm", Value::Number(1, bounds::MAX_RATE), "Most requests in each minute"),
+    one("service clawgress quota team <team> mode", Value::Word(QUOTA_MODES), "Beyond it: stop, delay for a moment and then stop, or only alert")
+        .or("hard-stop").completing(Complete::Words(QUOTA_MODES)),
+    one("service clawgress quota team <team> connections", Value::Number(1, bounds::MAX_CONNECTIONS), "Most connections at one time"),
+    one("service clawgress quota team <team> bytes", Value::Bytes, "Most bytes in each period, both directions together"),
+    one("service clawgress quota team <team> period", Value::Word(PERIODS), "The period")
+        .completing(Complete::Words(PERIODS)),
+    named("service clawgress quota project <project>", Value::Identifier, "Quota of all agents of a project together"),
+    one("service clawgress quota project <project> rps", Value::Number(1, bounds::MAX_RATE), "Most requests in each second"),
+    one("service clawgress quota project <project> rpm", Value::Number(1, bounds::MAX_RATE), "Most requests in each minute"),
+    one("service clawgress quota project <project> mode", Value::Word(QUOTA_MODES), "Beyond it: stop, delay for a moment and then stop, or only alert")
+        .or("hard-stop").completing(Complete::Words(QUOTA_MODES)),
+    one("service clawgress quota project <project> connections", Value::Number(1, bounds::MAX_CONNECTIONS), "Most connections at one time"),
+    one("service clawgress quota project <project> bytes", Value::Bytes, "Most bytes in each period, both directions together"),
+    one("service clawgress quota project <project> period", Value::Word(PERIODS), "The period")
+        .completing(Complete::Words(PERIODS)),
+    group("service clawgress gateway", "The proxy that agents are pointed at"),
+    flag("service clawgress gateway enable", "Take agents' requests"),
+    one("service clawgress gateway port", Value::Port, "Port of the proxy").or("3128"),
+    one("service clawgress gateway tls-port", Value::Port, "Port of the proxy over TLS; none without"),
+    one("service clawgress gateway contact", Value::Text, "Whom a denied agent is told to ask"),
+    one("service clawgress gateway connections", Value::Number(1, bounds::MAX_CONNECTIONS), "Most connections at one time").or("16000"),
+    one("service clawgress gateway connections-per-agent", Value::Number(1, bounds::MAX_CONNECTIONS), "Most of one agent").or("4000"),
+    one("service clawgress gateway connect-timeout", Value::Number(1, 300), "Seconds until a server must have answered").or("10"),
+    one("service clawgress gateway idle-timeout", Value::Number(1, 86_400), "Seconds after which a silent connection is closed").or("3600"),
+    one("service clawgress gateway drain", Value::Number(0, 3_600), "Seconds that connections have to end before a restart cuts them").or("30"),
+    group("service clawgress audit", "How decisions are kept"),
+    one("service clawgress audit durability", Value::Word(DURABILITIES), "strict: on the disk before a connection is made")
+        .or("batch").completing(Complete::Words(DURABILITIES)),
+    one("service clawgress audit when-full", Value::Word(WHEN_FULL), "What becomes of requests while the queue is full")
+        .or("refuse").completing(Complete::Words(WHEN_FULL)),
+    one("service clawgress audit retain-days", Value::Number(1, 36_500), "Days that events are kept").or("90"),
+    one("service clawgress audit retain-bytes", Value::Bytes, "Most bytes of kept events").or("20000000000"),
+    group("service clawgress audit syslog", "Syslog server that events are sent on to, over TLS"),
+    one("service clawgress audit syslog to", Value::Backend, "The server"),
+    one("service clawgress audit syslog ca", Value::File, "Certificates that the server's is checked against"),
+    group("service clawgress audit otlp", "Collector that events are sent on to in OTLP"),
+    one("service clawgress audit otlp to", Value::Url, "The collector"),
+    one("service clawgress audit otlp ca", Value::File, "Certificates that the collector's is checked against"),
 ];
 
 impl Entry {

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use crate::access::parts as access;
 use crate::cidr::{Cidr, Wrong, refuse_special};
 use crate::nearest::nearest;
 use crate::policy::{DomainPattern, TimeOfDay, parts};
@@ -44,6 +45,21 @@ pub enum Value {
     Backend,
     /// A file below /config.
     File,
+    /// A whole number between these two.
+    Number(u32, u32),
+    /// The id of an agent, a team, a project or an environment.
+    Identifier,
+    /// An id, or several by `*`.
+    Identity,
+    /// The id of a rule.
+    PolicyId,
+    /// A method of HTTP.
+    Method,
+    /// The beginning of a canonical path.
+    PathPrefix,
+    /// A value that is compared as it stands in a token.
+    Token,
+    Url,
 }
 
 const ZONES: &str = include_str!("../data/zones.txt");
@@ -79,6 +95,13 @@ impl Value {
             Self::Bytes => "<bytes>".into(),
             Self::Backend => "<name or address>:<port>".into(),
             Self::File => "/config/<file>".into(),
+            Self::Number(least, most) => format!("<{least}-{most}>"),
+            Self::Identifier | Self::PolicyId => "<id>".into(),
+            Self::Identity => "<id> | <id with *>".into(),
+            Self::Method => "<METHOD>".into(),
+            Self::PathPrefix => "/<path>".into(),
+            Self::Token => "<value>".into(),
+            Self::Url => "https://<name>/<path>".into(),
         }
     }
 
@@ -123,6 +146,14 @@ impl Value {
             Self::Bytes => parts::whole(text).and_then(parts::cap_bytes).map(drop),
             Self::Backend => parts::backend(text).map(drop),
             Self::File => parts::file(text),
+            Self::Number(least, most) => access::number(text, least, most).map(drop),
+            Self::Identifier => access::identifier(text),
+            Self::Identity => access::identity(text),
+            Self::PolicyId => access::policy_id(text),
+            Self::Method => access::method(text),
+            Self::PathPrefix => access::path_prefix(text),
+            Self::Token => access::token(text),
+            Self::Url => access::url(text),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! It holds no privilege and never touches the kernel's tables: pins are asked of the enforcer. A denied name is never
 //! asked of anybody. Whatever is in doubt (no policy, no enforcer, a pin that failed) yields no address.
 
-pub mod address;
+pub use clawgress_policy::address;
 pub mod answer;
 pub mod budget;
 pub mod cache;

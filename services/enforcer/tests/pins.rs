@@ -58,6 +58,7 @@ fn revision() -> Revision {
             deny_log: false,
         },
         name_servers: Vec::new(),
+        access: clawgress_config::access::Access::default(),
     }
 }
 

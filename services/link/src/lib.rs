@@ -5,15 +5,22 @@
 
 pub mod admin;
 pub mod agents_resolver;
+pub mod bundle;
+pub mod ca;
 pub mod control;
+pub mod durable;
+pub mod enrol;
 pub mod error;
 pub mod front;
 pub mod health;
+pub mod hex;
+pub mod mtls;
 pub mod pins;
 pub mod reload;
 pub mod resolver;
 pub mod ruleset;
 pub mod seal;
+pub mod service;
 pub mod units;
 
 pub use error::ProbeError;

@@ -175,6 +175,7 @@ fn revision(policy: Policy) -> anyhow::Result<Revision> {
             deny_log: true,
         },
         name_servers: Vec::new(),
+        access: clawgress_config::access::Access::default(),
     })
 }
 

@@ -2,10 +2,12 @@
 //!
 //! No clock and no I/O: both are arguments. The one exception is the revision's own file.
 
+pub mod address;
 pub mod clock;
 pub mod index;
 pub mod reason;
 pub mod revision;
+pub mod rules;
 pub mod window;
 
 pub use clock::Moment;
@@ -14,4 +16,5 @@ pub use index::{
 };
 pub use reason::Reason;
 pub use revision::{Card, LanCard, Logging, Network, Revision, RevisionError};
+pub use rules::{Considered, Decision, Host, Request, Rules, RulesError, canonical_path};
 pub use window::{Window, Zone};

@@ -31,10 +31,23 @@ pub enum Reason {
     SpoofedSource,
     Revised,
     Unavailable,
+    /// No credential, or none that holds.
+    NoIdentity,
+    AgentDisabled,
+    /// An operator's kill switch.
+    Blocked,
+    /// A rule that denies.
+    Rule,
+    OverQuota,
+    /// The name leads to an address that no name of the outside may lead to.
+    PrivateAddress,
+    /// No address could be had for the name.
+    Unresolved,
+    MalformedRequest,
 }
 
 impl Reason {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 28] = [
         Self::NotAllowlisted,
         Self::OutsideWindow,
         Self::ClockUntrusted,
@@ -55,6 +68,14 @@ impl Reason {
         Self::SpoofedSource,
         Self::Revised,
         Self::Unavailable,
+        Self::NoIdentity,
+        Self::AgentDisabled,
+        Self::Blocked,
+        Self::Rule,
+        Self::OverQuota,
+        Self::PrivateAddress,
+        Self::Unresolved,
+        Self::MalformedRequest,
     ];
 
     pub fn word(self) -> &'static str {
@@ -79,6 +100,14 @@ impl Reason {
             Self::SpoofedSource => "spoofed-source",
             Self::Revised => "revised",
             Self::Unavailable => "unavailable",
+            Self::NoIdentity => "no-identity",
+            Self::AgentDisabled => "agent-disabled",
+            Self::Blocked => "blocked",
+            Self::Rule => "rule",
+            Self::OverQuota => "over-quota",
+            Self::PrivateAddress => "private-address",
+            Self::Unresolved => "unresolved",
+            Self::MalformedRequest => "malformed-request",
         }
     }
 

@@ -5,6 +5,7 @@ mod file;
 use std::net::IpAddr;
 
 use clawgress_config::Cidr;
+use clawgress_config::access::Access;
 use clawgress_config::policy::Policy;
 
 pub use file::{ContentError, RevisionError};
@@ -27,6 +28,8 @@ pub struct Revision {
     pub logging: Logging,
     /// Resolvers that named forwards to; empty: it asks the roots itself.
     pub name_servers: Vec<IpAddr>,
+    /// Agents, their rules and quotas, and what serves them.
+    pub access: Access,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

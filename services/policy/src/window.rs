@@ -40,7 +40,7 @@ impl Zone {
     }
 
     /// What the clock on the wall shows, as seconds since it would have shown the start of 1970.
-    fn wall(&self, now: i64) -> Option<i64> {
+    pub(crate) fn wall(&self, now: i64) -> Option<i64> {
         let instant = Timestamp::from_second(now).ok()?;
         now.checked_add(i64::from(self.0.to_offset(instant).seconds()))
     }
@@ -139,7 +139,7 @@ impl Window {
     }
 
     /// Whether it is open while the clock on the wall shows this.
-    fn shows(self, wall: i64) -> bool {
+    pub(crate) fn shows(self, wall: i64) -> bool {
         let minute = wall.rem_euclid(DAY) / MINUTE;
         let (start, end) = (i64::from(self.start), i64::from(self.end));
         // 1970 began on a Thursday.

@@ -181,7 +181,7 @@ fn check(written: &str, name: &str) -> Result<(), Wrong> {
 }
 
 /// As much of a foreign text as belongs into a message.
-pub(super) fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     const LONGEST: usize = 80;
     let mut shown: String = text
         .chars()

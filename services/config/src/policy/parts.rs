@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use crate::cidr::{Cidr, Wrong};
 use crate::policy::model::{Day, TimeOfDay, TimeWindow};
-use crate::policy::name::{canonical_name, shown};
+use crate::policy::name::canonical_name;
+pub(crate) use crate::policy::name::shown;
 use crate::policy::words::DAYS;
 
 /// As large as a counter of the kernel can be trusted with.

@@ -58,6 +58,7 @@ fn revision() -> Revision {
         trust_hardware_clock: false,
         logging: Logging { facility: "local0".to_owned(), deny_log: true },
         name_servers: Vec::new(),
+        access: clawgress_config::access::Access::default(),
     }
 }
 

@@ -106,6 +106,7 @@ pub(crate) fn revision(number: u64, policy: &serde_json::Value) -> Revision {
             deny_log: true,
         },
         name_servers: Vec::new(),
+        access: clawgress_config::access::Access::default(),
     }
 }
 

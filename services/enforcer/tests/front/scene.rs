@@ -47,6 +47,7 @@ pub(crate) fn revision(policy: &str) -> Revision {
             deny_log: true,
         },
         name_servers: Vec::new(),
+        access: clawgress_config::access::Access::default(),
     }
 }
 

@@ -71,6 +71,7 @@ pub(crate) fn revision(policy: &str) -> Revision {
             deny_log: true,
         },
         name_servers: vec!["9.9.9.9".parse().unwrap()],
+        access: clawgress_config::access::Access::default(),
     }
 }
 

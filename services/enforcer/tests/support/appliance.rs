@@ -315,6 +315,7 @@ pub(crate) fn revision(number: u64, policy: &str) -> Revision {
             deny_log: true,
         },
         name_servers: vec!["192.0.2.53".parse().unwrap()],
+        access: clawgress_config::access::Access::default(),
     }
 }
 

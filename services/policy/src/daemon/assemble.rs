@@ -71,6 +71,9 @@ pub(crate) fn revision(number: u64, created: i64, document: &Document, policy: P
             },
         ),
         name_servers: document.system.name_servers.clone(),
+        access: clawgress
+            .map(|clawgress| clawgress.access.clone())
+            .unwrap_or_default(),
     }
 }
 

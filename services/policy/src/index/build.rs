@@ -61,7 +61,7 @@ impl Index {
             draft: Draft::default(),
             windows: BTreeMap::new(),
         };
-        let mut principals = build.principals()?;
+        let (mut principals, everybody) = build.principals()?;
         let labels = build.labels()?;
         let claims = build.claims(&principals)?;
         let sources = Sources::of(&claims);
@@ -91,6 +91,7 @@ impl Index {
             enabled: revision.enabled,
             zone,
             principals,
+            everybody,
             sources,
             names,
             rows,
@@ -123,8 +124,8 @@ impl Build<'_> {
         self.too_many("bytes of domain names", u32::MAX as usize)
     }
 
-    /// Without their sources.
-    fn principals(&mut self) -> Result<Vec<Principal>, IndexError> {
+    /// Without their sources; and the one that stands for everybody else.
+    fn principals(&mut self) -> Result<(Vec<Principal>, Principal), IndexError> {
         let revision = self.revision;
         let (hosts, lan) = (&revision.policy.hosts, &revision.network.lan);
         if hosts.len() + lan.len() > MOST_PRINCIPALS {
@@ -168,7 +169,17 @@ impl Build<'_> {
                 name: twin.name.clone(),
             });
         }
-        Ok(principals)
+        let everybody = Principal {
+            id: PrincipalId(0),
+            name: String::new(),
+            kind: PrincipalKind::Lan {
+                card: String::new(),
+            },
+            sources: Vec::new(),
+            scope: global,
+            caps: Vec::new(),
+        };
+        Ok((principals, everybody))
     }
 
     fn scope(&mut self, scope: &Scope, number: ScopeNumber) -> Result<CompiledScope, IndexError> {

@@ -4,10 +4,10 @@
 //! moment is an argument. Whatever is asked with, however hostile, costs bounded time and allocates nothing.
 
 mod build;
-mod names;
+pub(crate) mod names;
 mod principal;
 mod rows;
-mod sources;
+pub(crate) mod sources;
 
 use std::net::IpAddr;
 
@@ -31,6 +31,8 @@ pub struct Index {
     zone: Zone,
     /// By id, which is by name.
     principals: Vec<Principal>,
+    /// Whoever is no host, wherever the request comes from: has the global scope, no source and no caps.
+    everybody: Principal,
     sources: Sources,
     names: Names,
     rows: Rows,
@@ -93,6 +95,19 @@ impl Index {
         self.by_id(self.sources.owner(source)?)
     }
 
+    /// Whose lists a request to the proxy is judged by: the host's that owns the source, else the global ones. Who asks
+    /// has an identity by its credential, so that its address needs not be known.
+    pub fn scope_on_proxy(&self, source: IpAddr) -> &Principal {
+        self.principal_of(source)
+            .filter(|principal| principal.kind == PrincipalKind::Host)
+            .unwrap_or(&self.everybody)
+    }
+
+    /// False: the box is sealed, and nothing is allowed whatever rules say.
+    pub fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+
     /// All sources in ascending order, IPv4 first; no two overlap.
     pub fn disjoint_sources(&self) -> Vec<(Cidr, PrincipalId)> {
         self.sources.networks()
@@ -142,7 +157,15 @@ impl Index {
 
     /// Whether the window that encloses the scope is open, for networks and ports. Names may have their own.
     pub fn is_open(&self, who: &Principal, moment: Moment) -> bool {
-        self.enabled && self.judge_window(who.scope.window, moment).is_ok()
+        self.judge_scope(who, moment).is_ok()
+    }
+
+    /// Whether the scope is open, and else why not.
+    pub fn judge_scope(&self, who: &Principal, moment: Moment) -> Result<(), Reason> {
+        if !self.enabled {
+            return Err(Reason::Unavailable);
+        }
+        self.judge_window(who.scope.window, moment)
     }
 
     /// The first instant after the moment at which any window opens or closes. None while the clock can't be

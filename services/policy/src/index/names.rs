@@ -13,7 +13,7 @@ const MOST_DOTS: usize = 127;
 
 /// All entries lie end to end in one allocation, and the table tells their places: a million patterns must not be a
 /// million allocations. A pattern is found with two misses of the processor's cache, which is why the table is our own.
-pub(super) struct Names {
+pub(crate) struct Names {
     /// row (4 bytes), label (4 bytes), length (1 byte), pattern as written; little endian
     arena: Vec<u8>,
     /// Open addressing with linear probing, never more than half full; its length is a power of two. The upper half of
@@ -31,17 +31,17 @@ const LENGTH: usize = 8;
 const HEAD: usize = 9;
 
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Entry<'n> {
+pub(crate) struct Entry<'n> {
     /// Number of its row in `Rows`; 0: no scope says anything of it.
-    pub(super) row: u32,
+    pub(crate) row: u32,
     /// Number of its label; 0: none.
-    pub(super) label: u32,
+    pub(crate) label: u32,
     pattern: &'n [u8],
 }
 
 /// The patterns take more room than their numbers reach.
 #[derive(Debug)]
-pub(super) struct Full;
+pub(crate) struct Full;
 
 impl<'n> Entry<'n> {
     fn at(arena: &'n [u8], place: usize) -> Option<Self> {
@@ -56,7 +56,7 @@ impl<'n> Entry<'n> {
     }
 
     /// As it is written in a policy.
-    pub(super) fn pattern(&self) -> &'n str {
+    pub(crate) fn pattern(&self) -> &'n str {
         // Nothing but the text of patterns was put there.
         std::str::from_utf8(self.pattern).unwrap_or_default()
     }
@@ -71,7 +71,7 @@ impl<'n> Entry<'n> {
 }
 
 impl Names {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             arena: Vec::new(),
             table: vec![0; 64],
@@ -82,7 +82,7 @@ impl Names {
     }
 
     /// The number of this pattern, given to it now if it has none.
-    pub(super) fn intern(&mut self, pattern: &DomainPattern) -> Result<u32, Full> {
+    pub(crate) fn intern(&mut self, pattern: &DomainPattern) -> Result<u32, Full> {
         let key = (pattern.is_wildcard(), pattern.base().as_bytes());
         let hash = self.hash(key);
         if let Some(number) = self.number(hash, key) {
@@ -110,11 +110,11 @@ impl Names {
         Ok(number)
     }
 
-    pub(super) fn set_row(&mut self, number: u32, row: u32) {
+    pub(crate) fn set_row(&mut self, number: u32, row: u32) {
         self.set(number as usize, row);
     }
 
-    pub(super) fn set_label(&mut self, number: u32, label: u32) {
+    pub(crate) fn set_label(&mut self, number: u32, label: u32) {
         self.set(number as usize + LABEL, label);
     }
 
@@ -125,12 +125,12 @@ impl Names {
         }
     }
 
-    pub(super) fn shrink(&mut self) {
+    pub(crate) fn shrink(&mut self) {
         self.arena.shrink_to_fit();
     }
 
     /// In the order in which they were interned.
-    pub(super) fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
+    pub(crate) fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
         let mut place = 0;
         std::iter::from_fn(move || {
             let entry = Entry::at(&self.arena, place)?;
@@ -140,7 +140,7 @@ impl Names {
     }
 
     /// Every pattern that means this name, the most specific first. Any text may be asked for.
-    pub(super) fn matching<'n, 'a>(&'n self, name: &'a str) -> Matching<'n, 'a> {
+    pub(crate) fn matching<'n, 'a>(&'n self, name: &'a str) -> Matching<'n, 'a> {
         Matching {
             names: self,
             name: name.as_bytes(),
@@ -209,7 +209,7 @@ impl Names {
     }
 }
 
-pub(super) struct Matching<'n, 'a> {
+pub(crate) struct Matching<'n, 'a> {
     names: &'n Names,
     name: &'a [u8],
     /// Whether the name itself is still to be looked up.

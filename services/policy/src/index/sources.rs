@@ -30,7 +30,7 @@ pub(super) struct Sources {
 }
 
 /// The address that is meant.
-pub(super) fn plain_address(address: IpAddr) -> IpAddr {
+pub(crate) fn plain_address(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4),
         v4 @ IpAddr::V4(_) => v4,
@@ -38,7 +38,7 @@ pub(super) fn plain_address(address: IpAddr) -> IpAddr {
 }
 
 /// The network that is meant, without host bits.
-pub(super) fn plain(cidr: Cidr) -> Cidr {
+pub(crate) fn plain(cidr: Cidr) -> Cidr {
     let network = cidr.network();
     match (plain_address(network.address), network.length) {
         (address @ IpAddr::V4(_), length) if network.address.is_ipv6() && length >= 96 => Cidr {

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! `content` has one spelling, and the digest is the SHA-256 of exactly those bytes. The policy in it is policy.json,
-//! version 2.
+//! version 2. `access` (agents, rules, quotas) is left out where nothing is said of them, as in files of before there
+//! were any: the digest of such a revision is what it was.
 
 use std::{
     fs::{self, File},
@@ -16,6 +17,7 @@ use std::{
 
 use clawgress_config::{
     Cidr,
+    access::Access,
     policy::{MAX_POLICY_BYTES, NEWEST_VERSION, Policy},
 };
 use serde::{Deserialize, Serialize};
@@ -68,6 +70,8 @@ struct Content {
     network: Wires,
     logging: Log,
     policy: Box<RawValue>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    access: Option<Box<RawValue>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -206,6 +210,12 @@ impl Revision {
                 deny_log: content.logging.deny_log,
             },
             name_servers: content.name_servers,
+            access: match content.access {
+                None => Access::default(),
+                Some(access) => {
+                    Access::from_json(access.get()).map_err(|error| format!("access: {error}"))?
+                }
+            },
         })
     }
 
@@ -222,6 +232,10 @@ impl Revision {
             ));
         }
         let policy = RawValue::from_string(policy).map_err(|error| format!("policy: {error}"))?;
+        let access = (self.access != Access::default())
+            .then(|| serde_json::value::to_raw_value(&self.access))
+            .transpose()
+            .map_err(|error| format!("access: {error}"))?;
         let content = Content {
             enabled: self.enabled,
             time_zone: self.time_zone.clone(),
@@ -233,6 +247,7 @@ impl Revision {
                 deny_log: self.logging.deny_log,
             },
             policy,
+            access,
         };
         serde_json::to_string(&content).map_err(|error| error.to_string())
     }

@@ -154,3 +154,30 @@ fn a_failed_write_leaves_what_was_there() {
     );
     assert!(revision(full()).write(Path::new("/")).is_err());
 }
+
+#[test]
+fn agents_and_rules_are_kept_and_absent_where_there_are_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("7.json");
+    let mut revision = revision(full());
+    revision.write(&path).unwrap();
+    let before = fs::read_to_string(&path).unwrap();
+    assert!(!before.contains("\"access\""), "{before}");
+    let digest = revision.content_digest().unwrap();
+    let text = b"set service clawgress agent a team t
+set service clawgress agent a project p
+set service clawgress agent a environment e
+set service clawgress agent a auth-type jwt
+set service clawgress rule r action deny
+set service clawgress rule r domain *.example
+set service clawgress quota team t rps 5";
+    revision.access = clawgress_config::load(text)
+        .unwrap()
+        .document
+        .clawgress
+        .unwrap()
+        .access;
+    revision.write(&path).unwrap();
+    assert_eq!(Revision::read(&path).unwrap(), revision);
+    assert_ne!(revision.content_digest().unwrap(), digest);
+}

@@ -99,6 +99,7 @@ pub(crate) fn revision(policy: Policy) -> Revision {
             deny_log: true,
         },
         name_servers: vec!["192.0.2.53".parse().unwrap()],
+        access: clawgress_config::access::Access::default(),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::policy::model::{Policy, Protocol};
 use crate::problem::Problem;
 use crate::tree::{Node, Tree};
 
-pub(crate) use read::read;
+pub(crate) use read::{Reader, one, read, text, values};
 
 /// Where the policy is in a tree.
 pub(crate) const ROOT: [&str; 3] = ["service", "clawgress", "policy"];

@@ -17,11 +17,7 @@ use crate::tree::{Node, Tree};
 
 /// The policy that a tree holds, and why it is not a whole one.
 pub(crate) fn read(tree: &Tree) -> (Policy, Vec<Problem>) {
-    let mut reader = Reader {
-        path: ROOT.map(str::to_owned).into(),
-        problems: Vec::new(),
-        labels: BTreeMap::new(),
-    };
+    let mut reader = Reader::at(&ROOT);
     let Some(node) = tree.get(&ROOT) else {
         return (Policy::default(), Vec::new());
     };
@@ -56,31 +52,46 @@ pub(crate) fn read(tree: &Tree) -> (Policy, Vec<Problem>) {
     (policy, reader.problems)
 }
 
-struct Reader {
+/// Reads what is below a path. The readers of other parts of the configuration use it, too.
+pub(crate) struct Reader {
     path: Vec<String>,
-    problems: Vec<Problem>,
+    pub(crate) problems: Vec<Problem>,
     /// With the path that gave the label first.
     labels: BTreeMap<DomainPattern, (String, String)>,
 }
 
 /// The words below `word`, as they were written.
-fn values<'n>(node: &'n Node, word: &str) -> Vec<(&'n str, &'n Node)> {
+pub(crate) fn values<'n>(node: &'n Node, word: &str) -> Vec<(&'n str, &'n Node)> {
     node.get(word).map(Node::in_order).unwrap_or_default()
 }
 
 /// The first sound value of a leaf.
-fn one<T>(node: &Node, word: &str, parse: impl Fn(&str) -> Result<T, Wrong>) -> Option<T> {
+pub(crate) fn one<T>(
+    node: &Node,
+    word: &str,
+    parse: impl Fn(&str) -> Result<T, Wrong>,
+) -> Option<T> {
     values(node, word)
         .into_iter()
         .find_map(|(value, _)| parse(value).ok())
 }
 
-fn text(check: impl Fn(&str) -> Result<(), Wrong>) -> impl Fn(&str) -> Result<String, Wrong> {
+pub(crate) fn text(
+    check: impl Fn(&str) -> Result<(), Wrong>,
+) -> impl Fn(&str) -> Result<String, Wrong> {
     move |text| check(text).map(|()| text.to_owned())
 }
 
 impl Reader {
-    fn report(&mut self, node: &Node, what: impl Into<String>, fix: impl Into<String>) {
+    pub(crate) fn at(path: &[&str]) -> Self {
+        Self {
+            path: path.iter().map(|&word| word.to_owned()).collect(),
+            problems: Vec::new(),
+            labels: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn report(&mut self, node: &Node, what: impl Into<String>, fix: impl Into<String>) {
         if self.problems.len() < MAX_PROBLEMS {
             let words: Vec<&str> = self.path.iter().map(String::as_str).collect();
             self.problems
@@ -88,13 +99,13 @@ impl Reader {
         }
     }
 
-    fn below(&mut self, word: &str, node: &Node, each: impl FnOnce(&mut Self, &Node)) {
+    pub(crate) fn below(&mut self, word: &str, node: &Node, each: impl FnOnce(&mut Self, &Node)) {
         if let Some(child) = node.get(word) {
             self.below_node(word, child, each);
         }
     }
 
-    fn below_node<T>(
+    pub(crate) fn below_node<T>(
         &mut self,
         word: &str,
         child: &Node,
@@ -200,7 +211,7 @@ impl Reader {
     }
 
     /// Reports each of the words that is not there.
-    fn complete(&mut self, node: &Node, words: &[&str]) -> bool {
+    pub(crate) fn complete(&mut self, node: &Node, words: &[&str]) -> bool {
         let mut whole = true;
         for word in words.iter().filter(|word| node.get(word).is_none()) {
             whole = false;
@@ -214,7 +225,7 @@ impl Reader {
         whole
     }
 
-    fn window(&mut self, node: &Node) -> Option<TimeWindow> {
+    pub(crate) fn window(&mut self, node: &Node) -> Option<TimeWindow> {
         let node = node.get("time-window")?;
         self.below_node("time-window", node, |reader, node| {
             if !reader.complete(node, &["day", "start", "end"]) {
@@ -248,7 +259,7 @@ impl Reader {
     }
 
     /// The domains below `domain`, each with what stands below it.
-    fn domains<T>(
+    pub(crate) fn domains<T>(
         &mut self,
         node: &Node,
         each: impl Fn(&mut Self, &DomainPattern, &Node) -> T,
@@ -275,7 +286,7 @@ impl Reader {
         read
     }
 
-    fn networks(
+    pub(crate) fn networks(
         &mut self,
         node: &Node,
         word: &str,

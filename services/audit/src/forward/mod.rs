@@ -1,0 +1,211 @@
+//! Events sent on to a collector of others: each in the order of the store, from a place that is kept on disk. While a
+//! collector is away nothing waits for it but this; when it is back it gets what it missed.
+//!
+//! A batch counts as delivered when the collector has said so; one that it took and did not confirm is sent once more,
+//! and each event carries its origin, by which it can be known again.
+
+pub mod address;
+mod otlp;
+mod syslog;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use clawgress_link::durable;
+use serde::Serialize;
+
+use crate::event::{Begun, Decision, Micros, Outcome, Source};
+use crate::query::{Query, page};
+use crate::store::{Line, Place, Store};
+pub use otlp::Otlp;
+pub use syslog::Syslog;
+
+const BATCH: usize = 1000;
+/// What comes within this time goes together.
+const GATHER: Duration = Duration::from_millis(500);
+const DEADLINE: Duration = Duration::from_secs(30);
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+#[derive(Debug, thiserror::Error)]
+pub enum ForwardError {
+    #[error("reaching {to}: {why}")]
+    Reach { to: String, why: String },
+    #[error("sending events to {to}: {why}")]
+    Send { to: String, why: String },
+    #[error("reading {}: {why}; write a PEM file with the authorities of the collector", path.display())]
+    Authority { path: PathBuf, why: String },
+}
+
+/// Where events go.
+pub enum Sender {
+    Syslog(Syslog),
+    Otlp(Otlp),
+}
+
+impl Sender {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Syslog(_) => "syslog",
+            Self::Otlp(_) => "otlp",
+        }
+    }
+
+    /// Returns when the collector has confirmed them all.
+    async fn deliver(&self, lines: &[Line]) -> Result<(), ForwardError> {
+        let delivering = async {
+            match self {
+                Self::Syslog(syslog) => syslog.deliver(lines).await,
+                Self::Otlp(otlp) => otlp.deliver(lines).await,
+            }
+        };
+        tokio::time::timeout(DEADLINE, delivering)
+            .await
+            .unwrap_or_else(|_| {
+                Err(ForwardError::Send {
+                    to: self.name().to_owned(),
+                    why: format!("it has not confirmed within {DEADLINE:?}"),
+                })
+            })
+    }
+}
+
+/// How forwarding goes, for whoever asks.
+#[derive(Debug, Clone, Default)]
+pub struct Watch(Arc<Mutex<BTreeMap<&'static str, Progress>>>);
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Progress {
+    pub delivered: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// Why nothing goes through at the moment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outage: Option<String>,
+}
+
+impl Watch {
+    pub fn tell(&self) -> BTreeMap<&'static str, Progress> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn change(&self, name: &'static str, change: impl FnOnce(&mut Progress)) {
+        let mut forwarders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        change(forwarders.entry(name).or_default());
+    }
+}
+
+/// Forwards for as long as it is polled.
+pub async fn keep(store: Arc<Store>, sender: Sender, state: &Path, watch: Watch) {
+    let name = sender.name();
+    let cursor = state.join(format!("{name}.cursor"));
+    let mut at = place_in(&cursor);
+    let mut arrivals = store.watch();
+    watch.change(name, |progress| {
+        progress.after = at.map(|place| place.to_string())
+    });
+    let mut pause = FIRST_PAUSE;
+    let mut outage = false;
+    loop {
+        arrivals.mark_unchanged();
+        let lines = match read(&store, at).await {
+            Ok(lines) => lines,
+            Err(why) => {
+                tracing::error!("reading events for {name}: {why}");
+                tokio::time::sleep(LONGEST_PAUSE).await;
+                continue;
+            }
+        };
+        let Some(last) = lines.last().map(|line| line.place) else {
+            if arrivals.changed().await.is_err() {
+                return;
+            }
+            tokio::time::sleep(GATHER).await;
+            continue;
+        };
+        match sender.deliver(&lines).await {
+            Ok(()) => {
+                at = Some(last);
+                watch.change(name, |progress| {
+                    progress.delivered += lines.len() as u64;
+                    progress.after = Some(last.to_string());
+                    progress.outage = None;
+                });
+                if let Err(error) = durable::replace(&cursor, last.to_string().as_bytes()) {
+                    tracing::error!(
+                        "{error}; after a restart some events are sent to {name} once more"
+                    );
+                }
+                pause = FIRST_PAUSE;
+                if std::mem::take(&mut outage) {
+                    alert(&store, name, "forwarding-resumed", None).await;
+                }
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut outage, true) {
+                    tracing::error!("{error}; events wait in the store and follow when it is back");
+                    alert(&store, name, "forwarding-stopped", Some(&error)).await;
+                }
+                watch.change(name, |progress| progress.outage = Some(error.to_string()));
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+}
+
+async fn read(store: &Arc<Store>, after: Option<Place>) -> Result<Vec<Line>, String> {
+    let store = Arc::clone(store);
+    let query = Query {
+        limit: BATCH,
+        after: after.map(|place| place.to_string()),
+        ..Query::default()
+    };
+    let read = tokio::task::spawn_blocking(move || page(&store, &query)).await;
+    let page = read.map_err(|error| error.to_string())?;
+    Ok(page.map_err(|error| error.to_string())?.lines)
+}
+
+/// One event for each change, not for each attempt.
+async fn alert(store: &Arc<Store>, name: &str, reason: &'static str, error: Option<&ForwardError>) {
+    let begun = Begun {
+        timestamp: Micros::now(),
+        source: Source::Admin,
+        path: Some(
+            error
+                .map_or_else(|| name.to_owned(), |error| format!("{name}: {error}"))
+                .into(),
+        ),
+        alert: true,
+        ..Begun::default()
+    };
+    let outcome = Outcome {
+        decision: Decision::Notice,
+        reason: Some(reason.into()),
+        ..Outcome::default()
+    };
+    let store = Arc::clone(store);
+    let noted = tokio::task::spawn_blocking(move || store.note(&begun, &outcome)).await;
+    if let Ok(Err(error)) = noted {
+        tracing::error!("recording an alert: {error}");
+    }
+}
+
+/// None: from the beginning on. A cursor that can't be read means that events go twice, not that some do not go.
+fn place_in(path: &Path) -> Option<Place> {
+    match durable::read(path, 64) {
+        Ok(bytes) => String::from_utf8(bytes?).ok()?.trim().parse().ok(),
+        Err(error) => {
+            tracing::error!("{error}; all events are sent once more");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

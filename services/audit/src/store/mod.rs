@@ -1,0 +1,227 @@
+//! The store: segments of chained lines, checkpoints signed over them, an index beside each, and what retention leaves.
+//!
+//! ```text
+//! 0000000000000007.audit    a segment (see `line`); sealed ones never change again
+//! 0000000000000007.index    its index (see `index`); derived
+//! 0000000000000003.pruned   the sealing checkpoint of a segment that retention removed
+//! 0000000000000007.torn     what a power cut left behind the last good line; nothing that was acknowledged
+//! ```
+//!
+//! An event is in here once: its origin's sequence must be above the last one of that queue. A sequence that is missing
+//! is told by a notice. What `append` has returned for is on disk.
+
+pub mod checkpoint;
+pub(crate) mod index;
+pub mod line;
+mod read;
+mod recover;
+mod retention;
+mod write;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::disk::{Directory, Disk, DiskError, Sheet};
+use crate::event::{Begun, Micros, Outcome};
+use crate::queue::Queued;
+use checkpoint::SigningKey;
+use index::Index;
+use line::Chain;
+
+pub use checkpoint::{Checkpoint, KeyError};
+pub use read::{Line, Place};
+pub use retention::Retention;
+
+/// The store's own name among gateways, for what it tells of itself.
+pub const OWN: &str = "audit";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// A segment that has reached this is sealed.
+    pub segment_bytes: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 64 * 1024 * 1024,
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error("the audit store takes nothing until its service starts again: {0}")]
+    Broken(String),
+    #[error("'{0}' is no name of a gateway; letters, digits, '-', '_' and '.', 64 at most")]
+    Name(String),
+    #[error("writing down a checkpoint: {0}")]
+    Checkpoint(#[from] serde_json::Error),
+}
+
+pub struct Store {
+    settings: Settings,
+    disk: Box<dyn Disk>,
+    key: SigningKey,
+    writer: Mutex<Writer>,
+    /// Events ever, for those who wait for more.
+    events: watch::Sender<u64>,
+}
+
+/// The segment that grows, and what has to be known to go on.
+struct Writer {
+    store: String,
+    /// Numbers of the segments there are, with what a query wants to know of them; the last one grows.
+    segments: BTreeMap<u64, Summary>,
+    number: u64,
+    sheet: Arc<dyn Sheet>,
+    state: State,
+    index: Index,
+    next_checkpoint: u64,
+    broken: Option<String>,
+}
+
+/// What changes with each line; taken back as a whole if writing fails.
+#[derive(Debug, Clone)]
+struct State {
+    at: u64,
+    lines: u64,
+    events: u64,
+    /// Events when the last checkpoint was signed.
+    checked: u64,
+    previous: Chain,
+    chain: Chain,
+    gateways: BTreeMap<String, u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Summary {
+    bytes: u64,
+    span: Option<(Micros, Micros)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Status {
+    pub store: String,
+    pub events: u64,
+    pub segments: usize,
+    pub bytes: u64,
+    pub key: String,
+    pub gateways: BTreeMap<String, u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub broken: Option<String>,
+}
+
+impl Store {
+    /// Opens or makes the store in `directory`, signed with this key.
+    pub fn open(directory: &Path, key: SigningKey, settings: Settings) -> Result<Self, StoreError> {
+        Self::on(Box::new(Directory::lock(directory)?), key, settings)
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The highest sequence of this queue that is in here; 0: none.
+    pub fn highest(&self, gateway: &str, queue: &str) -> u64 {
+        let gateways = &self.writer().state.gateways;
+        gateways
+            .get(&format!("{gateway}/{queue}"))
+            .copied()
+            .unwrap_or(0)
+    }
+
+    /// Takes what is new of these, and returns the highest sequence of the queue; all up to it is on disk.
+    pub fn append(
+        &self,
+        gateway: &str,
+        queue: &str,
+        records: &[Queued],
+    ) -> Result<u64, StoreError> {
+        for name in [gateway, queue] {
+            if !crate::event::is_name(name) {
+                return Err(StoreError::Name(name.to_owned()));
+            }
+        }
+        let mut writer = self.writer();
+        let highest = writer.append(self, (gateway, queue), records)?;
+        self.events.send_replace(writer.state.events);
+        Ok(highest)
+    }
+
+    /// Something that the trail tells of itself.
+    pub fn note(&self, begun: &Begun<'_>, outcome: &Outcome<'_>) -> Result<(), StoreError> {
+        let mut writer = self.writer();
+        writer.note(self, begun, outcome)?;
+        self.events.send_replace(writer.state.events);
+        Ok(())
+    }
+
+    /// Signs what there is, if it is more than at the last time. Returns the line, fit to be an anchor elsewhere.
+    pub fn checkpoint(&self, now: Micros) -> Result<Option<String>, StoreError> {
+        let mut writer = self.writer();
+        if writer.state.events == writer.state.checked {
+            return Ok(None);
+        }
+        writer.checkpoint(self, now, false).map(Some)
+    }
+
+    pub fn public_key(&self) -> &str {
+        self.key.public()
+    }
+
+    pub fn status(&self) -> Status {
+        let writer = self.writer();
+        Status {
+            store: writer.store.clone(),
+            events: writer.state.events,
+            segments: writer.segments.len(),
+            bytes: writer.segments.values().map(|segment| segment.bytes).sum(),
+            key: self.key.public().to_owned(),
+            gateways: writer.state.gateways.clone(),
+            broken: writer.broken.clone(),
+        }
+    }
+
+    /// Changes whenever there are more events.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.events.subscribe()
+    }
+
+    /// The segment that grows, and how long it is.
+    pub fn growing(&self) -> (u64, u64) {
+        let writer = self.writer();
+        (writer.number, writer.state.at)
+    }
+
+    pub fn place(&self) -> &Path {
+        self.disk.place()
+    }
+}
+
+pub(crate) fn segment_name(number: u64) -> String {
+    format!("{number:016}.audit")
+}
+
+pub(crate) fn index_name(number: u64) -> String {
+    format!("{number:016}.index")
+}
+
+pub(crate) fn pruned_name(number: u64) -> String {
+    format!("{number:016}.pruned")
+}
+
+pub(crate) fn number_of(name: &str, ending: &str) -> Option<u64> {
+    let digits = name.strip_suffix(ending)?.strip_suffix('.')?;
+    (digits.len() == 16).then(|| digits.parse().ok())?
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,95 @@
+//! Shipping over mutual TLS: a service of this box ships under its own role's name, and nobody else gets in.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use clawgress_audit::event::{Begun, Outcome};
+use clawgress_audit::queue::{Queue, Settings};
+use clawgress_audit::ship::{ShipError, ship};
+use clawgress_link::ca::Authority;
+use clawgress_link::mtls::{self, Credentials, Role, Stored};
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+
+fn stored(authority: &Authority, role: Role) -> Stored {
+    let (key, public_key) = clawgress_link::enrol::new_key().unwrap();
+    let signed = authority.sign(role, &public_key).unwrap();
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap();
+    Stored {
+        role,
+        key,
+        certificate: signed.certificate,
+        authorities: authority.certificate().to_owned(),
+        issued: now.as_secs().cast_signed(),
+        expires: signed.expires,
+        bundle_keys: Vec::new(),
+        credential_key: None,
+    }
+}
+
+#[tokio::test]
+async fn a_service_ships_under_its_roles_name_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path();
+    for name in ["authority", "other", "state"] {
+        std::fs::create_dir(place.join(name)).unwrap();
+    }
+    let authority = Authority::open(&place.join("authority")).unwrap();
+    let own = serde_json::to_vec(&stored(&authority, Role::Audit)).unwrap();
+    std::fs::write(place.join("state/credentials.json"), own).unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let config = format!(
+        "state = \"{0}/state\"\napi_socket = \"{0}/api.sock\"\napi_uids = []\nship_socket = \"{0}/ship.sock\"\n\
+         ship_listen = \"{address}\"\nenrol_socket = \"{0}/none\"\nsegment_bytes = 65536\ncheckpoint_seconds = 1\n\
+         retain_days = 1\nretain_bytes = 10000000000\nresolver = \"127.0.0.1:53\"\n[shippers]\n",
+        place.display()
+    );
+    std::fs::write(place.join("audit.toml"), config).unwrap();
+    let mut service = Command::new(env!("CARGO_BIN_EXE_clawgress-audit"))
+        .arg("--config")
+        .arg(place.join("audit.toml"))
+        .spawn()
+        .unwrap();
+    let queue = Queue::open(&place.join("queue"), Settings::default()).unwrap();
+    queue.whole(&Begun::default(), &Outcome::default()).unwrap();
+    queue.flush().await.unwrap();
+    let try_as = async |credentials: Arc<Credentials>, name: &str| {
+        let connector = mtls::client(&credentials, &[Role::Audit]).unwrap();
+        let stream = loop {
+            match TcpStream::connect(address).await {
+                Ok(stream) => break stream,
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        };
+        let stream = connector
+            .connect(ServerName::try_from("clawgress").unwrap(), stream)
+            .await?;
+        ship(stream, &mut queue.reader(), name, true).await
+    };
+    let gateway = Credentials::of(stored(&authority, Role::Gateway)).unwrap();
+    let refused = try_as(Arc::clone(&gateway), "dns").await.unwrap_err();
+    assert!(
+        matches!(&refused, ShipError::Refused(words) if words.contains("'dns'")),
+        "{refused}"
+    );
+    let other = Authority::open(&place.join("other")).unwrap();
+    let stranger = Stored {
+        authorities: authority.certificate().to_owned(),
+        ..stored(&other, Role::Gateway)
+    };
+    assert!(
+        try_as(Credentials::of(stranger).unwrap(), "gateway")
+            .await
+            .is_err()
+    );
+    assert_eq!(queue.status().waiting, 1);
+    try_as(gateway, "gateway-2").await.unwrap();
+    assert_eq!(queue.status().waiting, 0);
+    service.kill().unwrap();
+    service.wait().unwrap();
+}

@@ -1,0 +1,175 @@
+//! The seam to who asks, what they may, how much, and what is written down about it. No other module of the gateway
+//! knows identity, rules, quota or audit.
+//!
+//! Everything is judged on one snapshot that is replaced whole; nothing here waits for another service. What can't be
+//! judged is denied, and a decision that can't be recorded lets nothing through.
+
+mod admit;
+mod again;
+mod agents;
+mod blocked;
+mod events;
+mod snapshot;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use clawgress_audit::queue::Queue;
+use clawgress_identity::Identity;
+use clawgress_policy::{Moment, Reason};
+use clawgress_quota::{Ledger, Reservation, Spent};
+use tokio::sync::watch;
+
+pub use admit::{Admission, Asked, Shown};
+pub use blocked::{Blocked, BlockedError};
+pub use events::{End, Kind};
+pub use snapshot::{Parts, Snapshot, SnapshotError};
+
+use agents::Agents;
+
+use crate::request_id::RequestId;
+use crate::wire::target::Host;
+
+/// What a flow is judged by, now and whenever something changes.
+pub struct Subject {
+    pub id: RequestId,
+    pub identity: Arc<Identity>,
+    pub source: IpAddr,
+    pub host: Host,
+    pub port: u16,
+    pub method: Box<str>,
+    /// Canonical. None: it can't be seen.
+    pub path: Option<Box<str>>,
+    pub tunnel: bool,
+    /// Something else than TLS runs in it, or it has changed its protocol.
+    pub plain: AtomicBool,
+    pub upgraded: bool,
+    /// The address that was dialled; unspecified before.
+    pub dialled: ArcSwapOption<IpAddr>,
+    reservation: Reservation,
+    /// Bytes of both directions that its quotas were told of.
+    settled: AtomicU64,
+    _open: agents::Open,
+}
+
+pub struct Judge {
+    snapshot: ArcSwapOption<Snapshot>,
+    blocked: ArcSwap<Blocked>,
+    queue: Queue,
+    ledger: Arc<Ledger>,
+    agents: Arc<Agents>,
+    clock_trusted: AtomicBool,
+    /// The moment at which something next opens or closes; 0: never.
+    next_change: AtomicI64,
+    /// Rises whenever open flows have to be judged again.
+    generation: watch::Sender<u64>,
+}
+
+impl Judge {
+    pub fn new(queue: Queue, ledger: Arc<Ledger>, blocked: Blocked) -> Self {
+        Self {
+            snapshot: ArcSwapOption::empty(),
+            blocked: ArcSwap::from_pointee(blocked),
+            queue,
+            ledger,
+            agents: Arc::default(),
+            clock_trusted: AtomicBool::new(false),
+            next_change: AtomicI64::new(0),
+            generation: watch::Sender::new(0),
+        }
+    }
+
+    /// From now on this is what holds, for open flows as well.
+    pub fn take(&self, snapshot: Arc<Snapshot>) {
+        self.ledger.replace(&snapshot.quotas, now_ns());
+        self.snapshot.store(Some(snapshot));
+        self.judge_again();
+    }
+
+    pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        self.snapshot.load_full()
+    }
+
+    pub fn blocked(&self) -> Arc<Blocked> {
+        self.blocked.load_full()
+    }
+
+    pub fn block(&self, blocked: Blocked) {
+        self.blocked.store(Arc::new(blocked));
+        self.judge_again();
+    }
+
+    /// Whether a time server holds the clock, as somebody has found just now.
+    pub fn trust_clock(&self, trusted: bool) {
+        if self.clock_trusted.swap(trusted, Ordering::Relaxed) != trusted {
+            self.judge_again();
+        }
+    }
+
+    /// To be called often: open flows are judged again when a window has opened or closed.
+    pub fn look_at_the_clock(&self) {
+        let next = self.next_change.load(Ordering::Relaxed);
+        if next != 0 && now() >= next {
+            self.judge_again();
+        }
+    }
+
+    /// Tells each time open flows have to be judged again.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.generation.subscribe()
+    }
+
+    /// Whom a denied agent is told to ask.
+    pub fn contact(&self) -> Option<String> {
+        self.snapshot.load().as_ref().and_then(|snapshot| snapshot.settings.contact.clone())
+    }
+
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// Counts what a flow has carried so far against its quotas; it must not go on beyond them.
+    pub fn settle(&self, subject: &Subject, bytes: u64) -> Result<(), Reason> {
+        settle(&self.ledger, subject, bytes)
+    }
+
+    fn judge_again(&self) {
+        let next = self.snapshot.load().as_ref().and_then(|snapshot| snapshot.next_change(self.moment(snapshot)));
+        self.next_change.store(next.unwrap_or(0), Ordering::Relaxed);
+        self.generation.send_modify(|generation| *generation = generation.wrapping_add(1));
+    }
+
+    fn moment(&self, snapshot: &Snapshot) -> Moment {
+        Moment {
+            now: now(),
+            trusted: snapshot.trusts_hardware_clock() || self.clock_trusted.load(Ordering::Relaxed),
+        }
+    }
+}
+
+fn settle(ledger: &Ledger, subject: &Subject, bytes: u64) -> Result<(), Reason> {
+    let more = bytes.saturating_sub(subject.settled.swap(bytes, Ordering::Relaxed));
+    if more == 0 {
+        return Ok(());
+    }
+    match ledger.settle(&subject.reservation, more, now_ns()) {
+        Spent::Within => Ok(()),
+        Spent::Over(_) => Err(Reason::OverQuota),
+    }
+}
+
+fn now() -> i64 {
+    i64::try_from(since_1970().as_secs()).unwrap_or(i64::MAX)
+}
+
+fn now_ns() -> u64 {
+    u64::try_from(since_1970().as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The one place of the gateway that reads the clock on the wall. Before 1970: a machine without a clock, whom nobody trusts.
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}

@@ -1,0 +1,2 @@
+//! clawgress-gateway. Wires configuration, listeners and judge together.
+fn main() {}

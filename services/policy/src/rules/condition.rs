@@ -1,0 +1,101 @@
+//! What of a rule is left to look at once identity and destination match: port, method, path, window.
+
+use std::cell::OnceCell;
+
+use clawgress_config::access::{Action, is_below};
+
+use super::{Request, build::Rule};
+use crate::{Moment, Reason, Window, Zone};
+
+pub(super) const CONNECT: &str = "CONNECT";
+
+/// Whether the rest of a rule matches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fit {
+    Yes,
+    Port,
+    Method,
+    Path,
+    /// Its window is all that is in the way.
+    Shut(Reason),
+}
+
+/// The moment, and what the clock on the wall shows then: looked up at most once in a decision.
+pub(super) struct Clock<'z> {
+    zone: &'z Zone,
+    moment: Moment,
+    wall: OnceCell<Option<i64>>,
+}
+
+impl<'z> Clock<'z> {
+    pub(super) fn at(zone: &'z Zone, moment: Moment) -> Self {
+        Self {
+            zone,
+            moment,
+            wall: OnceCell::new(),
+        }
+    }
+
+    /// While the clock can't be trusted, what allows is shut and what denies is not.
+    fn judge(&self, window: Window, action: Action) -> Result<(), Reason> {
+        if !self.moment.trusted {
+            return match action {
+                Action::Allow => Err(Reason::ClockUntrusted),
+                Action::Deny => Ok(()),
+            };
+        }
+        let wall = *self.wall.get_or_init(|| self.zone.wall(self.moment.now));
+        match wall {
+            Some(wall) if window.shows(wall) => Ok(()),
+            _ => Err(Reason::OutsideWindow),
+        }
+    }
+}
+
+impl Rule {
+    pub(super) fn fit(&self, request: &Request<'_>, clock: &Clock<'_>) -> Fit {
+        if !self.ports.is_empty() && self.ports.binary_search(&request.port).is_err() {
+            return Fit::Port;
+        }
+        if !self.method_fits(request) {
+            return Fit::Method;
+        }
+        if !self.path_fits(request) {
+            return Fit::Path;
+        }
+        match self.window.map(|window| clock.judge(window, self.action)) {
+            Some(Err(reason)) => Fit::Shut(reason),
+            _ => Fit::Yes,
+        }
+    }
+
+    fn method_fits(&self, request: &Request<'_>) -> bool {
+        if self.methods.is_empty() {
+            return true;
+        }
+        let names = |wanted: &str| self.methods.iter().any(|method| &**method == wanted);
+        match request.method {
+            _ if request.tunnel => names(CONNECT) || self.denies_unseen(),
+            Some(method) => names(method),
+            None => self.denies_unseen(),
+        }
+    }
+
+    fn path_fits(&self, request: &Request<'_>) -> bool {
+        if self.prefixes.is_empty() {
+            return true;
+        }
+        match request.path {
+            Some(path) if !request.tunnel => {
+                self.prefixes.iter().any(|prefix| is_below(path, prefix))
+            }
+            _ => self.denies_unseen(),
+        }
+    }
+
+    /// Whether it denies requests by something that a tunnel hides.
+    fn denies_unseen(&self) -> bool {
+        let by_method = self.methods.iter().any(|method| &**method != CONNECT);
+        self.action == Action::Deny && (by_method || !self.prefixes.is_empty())
+    }
+}

@@ -1,0 +1,6 @@
+//! What rules decide, held against the words of the design and against a naive evaluator.
+
+mod cases;
+mod made;
+mod naive;
+mod windows;

@@ -1,0 +1,122 @@
+//! A gateway's side of its lease: renews it, tells what was used, and acts on the fail mode when nobody answers.
+//!
+//! No request ever waits for it: the ledger decides by what it was told last.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clawgress_config::access::FailMode;
+
+use crate::wire::{LeaseError, Renewal, Reply, renew};
+use crate::{Ledger, Share, Snapshot};
+
+const RENEWAL: Duration = Duration::from_millis(400);
+const DEADLINE: Duration = Duration::from_millis(400);
+/// After giving up a part: the others hear of it with their next renewal.
+const SOON: Duration = Duration::from_millis(20);
+
+pub struct Client {
+    /// Tells this gateway from others; an id.
+    gateway: String,
+    socket: PathBuf,
+    ledger: Arc<Ledger>,
+    /// What the service knows already.
+    told: Snapshot,
+    fresh: bool,
+    until: Option<Instant>,
+}
+
+impl Client {
+    /// From now on the ledger gives nothing away without a lease.
+    pub fn new(gateway: String, socket: PathBuf, ledger: Arc<Ledger>) -> Self {
+        ledger.set_share(Share::NONE);
+        Self {
+            gateway,
+            socket,
+            ledger,
+            told: Snapshot::default(),
+            fresh: true,
+            until: None,
+        }
+    }
+
+    /// Renews for ever. `fail` tells what the configuration says now; without a lease nothing is used unless it is open.
+    pub async fn run(mut self, fail: impl Fn() -> FailMode) {
+        self.ledger.set_share(without_lease(Share::NONE, fail()));
+        let mut reachable = true;
+        loop {
+            match self.renew().await {
+                Ok(()) => {
+                    if !reachable {
+                        tracing::info!("clawgress-quota answers again");
+                    }
+                    reachable = true;
+                }
+                Err(error) => {
+                    if reachable {
+                        tracing::error!("{error}; the fail mode is {}", fail().word());
+                    }
+                    reachable = false;
+                    if self.until.is_none_or(|until| until <= Instant::now()) {
+                        let share = without_lease(self.ledger.share(), fail());
+                        self.ledger.set_share(share);
+                    }
+                }
+            }
+            let waiting = reachable && self.ledger.share() == Share::NONE;
+            tokio::time::sleep(if waiting { SOON } else { RENEWAL }).await;
+        }
+    }
+
+    /// Asks once.
+    pub async fn renew(&mut self) -> Result<(), LeaseError> {
+        let used = self.ledger.snapshot();
+        let renewal = Renewal {
+            gateway: self.gateway.clone(),
+            holds: self.held(),
+            used: used.since(&self.told),
+            fresh: self.fresh,
+        };
+        // The service may count the lease from later, never from earlier.
+        let asked = Instant::now();
+        let reply = renew(&self.socket, &renewal, DEADLINE).await?;
+        let Reply::Lease {
+            share,
+            lease_ms,
+            others,
+            remembered,
+        } = reply
+        else {
+            return Ok(());
+        };
+        if let Some(remembered) = remembered {
+            self.ledger.restore(&remembered);
+        }
+        // What a first renewal tells is not taken up: it might be less than what is remembered.
+        if !std::mem::take(&mut self.fresh) {
+            self.told = used;
+        }
+        self.ledger.set_others(&others);
+        self.ledger.set_share(share);
+        self.until = Some(asked + Duration::from_millis(lease_ms));
+        Ok(())
+    }
+
+    /// A part that was taken without a lease is none.
+    fn held(&self) -> Share {
+        match self.until {
+            Some(until) if until > Instant::now() => self.ledger.share(),
+            _ => Share::NONE,
+        }
+    }
+}
+
+/// Open: goes on with what it had, or alone. Never more than the limits for this one gateway.
+fn without_lease(share: Share, fail: FailMode) -> Share {
+    match fail {
+        FailMode::Closed => Share::NONE,
+        FailMode::Open if share == Share::NONE => Share::WHOLE,
+        FailMode::Open => share,
+    }
+}
