@@ -2,8 +2,6 @@
 //!
 //! Only the enforcer's own user is heard, and only the two words of `clawgress_link::reload`.
 
-use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -20,21 +18,6 @@ const ENFORCER: &str = "clawgress-enforcer";
 const PATIENCE: Duration = Duration::from_secs(1);
 /// For systemd's job.
 const JOB: Duration = Duration::from_secs(20);
-
-/// Opens the socket. Who may connect is decided by the peer's user when it does.
-pub(crate) fn listen(paths: &Paths) -> Result<UnixListener> {
-    let path = paths.reload_socket();
-    let _ = fs::remove_file(&path);
-    let listener =
-        UnixListener::bind(&path).with_context(|| format!("listening on {}", path.display()))?;
-    if let Some(group) = accounts::group(paths, "clawgress") {
-        chown(&path, None, Some(group))
-            .with_context(|| format!("giving {} to group clawgress", path.display()))?;
-    }
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o660))
-        .with_context(|| format!("setting the mode of {}", path.display()))?;
-    Ok(listener)
-}
 
 /// Answers for ever, one caller after the other: reloads must not overtake each other.
 pub(crate) async fn serve(paths: Paths, listener: UnixListener) {
@@ -113,7 +96,10 @@ async fn reload(daemon: Daemon, system: &mut Option<zbus::Connection>) -> Result
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::server;
 
     fn paths(user: u32) -> (tempfile::TempDir, Paths) {
         let dir = tempfile::tempdir().unwrap();
@@ -126,7 +112,7 @@ mod tests {
     }
 
     async fn said(paths: &Paths) -> String {
-        let listener = listen(paths).unwrap();
+        let listener = server::listen(paths, &paths.reload_socket()).unwrap();
         let serving = tokio::spawn(serve(paths.clone(), listener));
         let mut stream = UnixStream::connect(paths.reload_socket()).await.unwrap();
         stream.write_all(b"sshd\n").await.unwrap();

@@ -7,9 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use clawgress_link::{ruleset, units};
+use clawgress_link::{ruleset, service::Stop, units};
 use sd_notify::NotifyState;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
@@ -34,16 +33,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Runs until systemd says stop; the seal stays loaded.
 pub(crate) async fn run(paths: Paths) -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    let mut stop = Stop::listen().context("listening for the signal to stop")?;
     std::fs::create_dir_all(paths.run())
         .with_context(|| format!("creating {}", paths.run().display()))?;
     consoles::prepare(&paths);
     tokio::spawn(watchdog());
     let socket = paths.socket();
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        () = stop.requested() => {}
         never = boot(paths) => match never {},
     }
     notify(&[NotifyState::Stopping]);
@@ -116,11 +113,11 @@ async fn boot(paths: Paths) -> std::convert::Infallible {
     };
     keeper.network().await;
     keeper.begin_certificate();
-    match server::listen(&keeper.paths) {
+    match server::listen(&keeper.paths, &keeper.paths.socket()) {
         Ok(listener) => drop(tokio::spawn(server::serve(keeper.paths.clone(), listener))),
         Err(error) => keeper.board.warn([format!("{error:#}")]),
     }
-    match reload::listen(&keeper.paths) {
+    match server::listen(&keeper.paths, &keeper.paths.reload_socket()) {
         Ok(listener) => drop(tokio::spawn(reload::serve(keeper.paths.clone(), listener))),
         Err(error) => keeper.board.warn([format!("{error:#}")]),
     }

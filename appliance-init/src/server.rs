@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -18,17 +19,16 @@ use crate::{accounts, paths::Paths, seal};
 /// For taking the answer: nobody may keep the others waiting.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Opens the socket. Only root and the group may connect.
-pub(crate) fn listen(paths: &Paths) -> Result<UnixListener> {
-    let path = paths.socket();
-    let _ = fs::remove_file(&path);
+/// Opens a socket at this path. Only root and the group may connect.
+pub(crate) fn listen(paths: &Paths, path: &Path) -> Result<UnixListener> {
+    let _ = fs::remove_file(path);
     let listener =
-        UnixListener::bind(&path).with_context(|| format!("listening on {}", path.display()))?;
+        UnixListener::bind(path).with_context(|| format!("listening on {}", path.display()))?;
     if let Some(group) = accounts::group(paths, "clawgress") {
-        chown(&path, None, Some(group))
+        chown(path, None, Some(group))
             .with_context(|| format!("giving {} to group clawgress", path.display()))?;
     }
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o660))
+    fs::set_permissions(path, fs::Permissions::from_mode(0o660))
         .with_context(|| format!("setting the mode of {}", path.display()))?;
     Ok(listener)
 }
@@ -71,7 +71,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let paths = Paths::below(dir.path());
         fs::create_dir_all(paths.run()).unwrap();
-        let listener = listen(&paths).unwrap();
+        let listener = listen(&paths, &paths.socket()).unwrap();
         assert_eq!(
             fs::metadata(paths.socket()).unwrap().permissions().mode() & 0o777,
             0o660

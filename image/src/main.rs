@@ -8,7 +8,6 @@ mod boot_loader;
 mod cache;
 mod checks;
 mod fetch;
-mod figures;
 mod host;
 mod initrd;
 mod iso;

@@ -11,6 +11,7 @@ pub mod capture;
 pub mod case;
 pub mod dist;
 pub mod error;
+pub mod figures;
 pub mod frame;
 pub mod lab;
 pub mod machine;

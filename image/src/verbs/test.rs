@@ -61,8 +61,12 @@ fn fuzz(tally: &mut Tally) -> Result<()> {
     {
         cmd!(shell, "cargo install --quiet --locked cargo-fuzz").run()?;
     }
-    for room in ["services/config", "services/dns"] {
-        shell.change_dir(project_root().join(room));
+    let rooms: Vec<_> = std::fs::read_dir(project_root().join("services"))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|room| room.join("fuzz/Cargo.toml").exists())
+        .collect();
+    for room in rooms {
+        shell.change_dir(&room);
         let targets = cmd!(shell, "cargo +nightly fuzz list").quiet().read()?;
         for target in targets.lines() {
             let time = format!("-max_total_time={FUZZING_SECONDS}");
@@ -71,7 +75,9 @@ fn fuzz(tally: &mut Tally) -> Result<()> {
                 tally.passed += 1;
             } else {
                 tally.failed += 1;
-                tally.broken.push(format!("fuzz {room} {target}"));
+                tally
+                    .broken
+                    .push(format!("fuzz {} {target}", room.display()));
             }
         }
     }

@@ -6,38 +6,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use qemu_tests::agent::{Agent, BOX_LAN, BOX_LAN_MAC, BOX_WAN_MAC};
+use qemu_tests::agent::{Agent, BOX_WAN_MAC};
 use qemu_tests::error::IoContext;
 use qemu_tests::frame::Frame;
 use qemu_tests::lab::{Host, Internet, Lab, Wire};
 use qemu_tests::process::{self, words};
+use qemu_tests::stack::box_between;
 use qemu_tests::{Case, Error, Result, fail};
 
-pub(crate) const NFT: (&str, &str) = ("/usr/sbin/nft", "nftables");
-pub(crate) const NAMED: (&str, &str) = ("/usr/sbin/named", "bind9");
-pub(crate) const HAPROXY: (&str, &str) = ("/usr/sbin/haproxy", "haproxy");
-pub(crate) const DIG: (&str, &str) = ("/usr/bin/dig", "bind9-dnsutils");
-pub(crate) const CURL: (&str, &str) = ("/usr/bin/curl", "curl");
-
-/// Fails with the command that installs what is missing.
-pub(crate) fn need(tools: &[(&str, &str)]) -> Result {
-    let missing: Vec<&str> = tools
-        .iter()
-        .filter(|(path, _)| !Path::new(path).exists())
-        .map(|(_, package)| *package)
-        .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    fail!("this test needs: apt-get install -y {}", missing.join(" "))
-}
-
-/// A file of the image.
-pub(crate) fn overlay(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../rootfs-overlay")
-        .join(path)
-}
+pub(crate) use qemu_tests::stack::overlay;
+pub(crate) use qemu_tests::tools::{CURL, DIG, HAPROXY, NAMED, NFT, need};
 
 /// A file of the image with pieces replaced; each has to be there, or the test would test something else.
 pub(crate) fn altered(path: &str, replacements: &[(&str, &str)]) -> Result<String> {
@@ -71,21 +49,8 @@ impl Gateway {
         let lab = Lab::new()?;
         let (outside, inside) = (lab.wire("outside")?, lab.wire("inside")?);
         let internet = Internet::on(&lab, &outside)?;
-        let host = lab.host("box")?;
-        let lease = format!("{}/24", Internet::LEASE);
-        lab.plug(
-            &host,
-            &outside,
-            BOX_WAN_MAC,
-            &[&lease, "2001:db8:f00d::10/64"],
-        )?;
-        lab.plug(&host, &inside, BOX_LAN_MAC, &BOX_LAN)?;
+        let host = box_between(&lab, &outside, &inside)?;
         host.forward_everything()?;
-        host.ip(&format!(
-            "-4 route replace default via {}",
-            Internet::ROUTER
-        ))?;
-        host.ip("-6 route replace default via 2001:db8:f00d::1")?;
         let agent = Agent::on(&lab, &inside)?;
         let scratch = tempfile::Builder::new()
             .prefix("clawgress-net-")

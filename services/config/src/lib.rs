@@ -4,6 +4,7 @@
 //! every error collected; a tree without errors becomes a typed [`Document`]. All of it is pure: no file is
 //! opened, no clock read, and no input, however broken, may panic or take more than bounded memory.
 
+pub mod access;
 mod candidate;
 mod cidr;
 mod compare;

@@ -1,5 +1,5 @@
 //! Measures the resolver against bare named: processor time of a query, and latency at 1,000 queries a second, both of
-//! cached names, in one run. Prints one JSON object.
+//! cached names, in one run. Announces each figure on a line of its own.
 //!
 //! To be run where port 53 of loopback is free and may be bound, such as in a network namespace of its own:
 //! `unshare -Urn bench --resolver PATH --named PATH --dnsperf PATH [--seconds N]`. Both sides run as in the image: named with
@@ -62,11 +62,13 @@ fn main() -> Result<()> {
     fs::create_dir_all(&scratch).with_context(|| format!("making {}", scratch.display()))?;
     let figures = measure(&arguments, &scratch);
     fs::remove_dir_all(&scratch).with_context(|| format!("removing {}", scratch.display()))?;
-    println!("{}", figures?);
+    for figure in figures? {
+        println!("figure: {figure}");
+    }
     Ok(())
 }
 
-fn measure(arguments: &Arguments, scratch: &Path) -> Result<serde_json::Value> {
+fn measure(arguments: &Arguments, scratch: &Path) -> Result<Vec<serde_json::Value>> {
     let named = scratch.join("named");
     // A copy: where AppArmor confines named to its usual places, that goes by the path of the program.
     fs::copy(&arguments.named, &named)
@@ -96,22 +98,24 @@ fn measure(arguments: &Arguments, scratch: &Path) -> Result<serde_json::Value> {
     let cpu_of_named = middle(&mut of_named);
     let cpu_of_resolver = middle(&mut of_resolver);
     let (mut to_named, mut to_resolver) = latencies(arguments.seconds)?;
-    let bare_ms = middle(&mut to_named);
-    let median_ms = middle(&mut to_resolver);
-    let p99 = to_resolver
-        .get(to_resolver.len() * 99 / 100)
-        .copied()
-        .unwrap_or(f64::NAN);
-    Ok(serde_json::json!({
-        "named_cpu_us_per_query": cpu_of_named,
-        "resolver_cpu_us_per_query": cpu_of_resolver,
-        "cpu_ratio": cpu_of_resolver / cpu_of_named,
-        "named_median_ms": bare_ms,
-        "resolver_median_ms": median_ms,
-        "added_median_ms": median_ms - bare_ms,
-        "resolver_p99_ms": p99,
-        "added_p99_ms": p99 - to_named.get(to_named.len() * 99 / 100).copied().unwrap_or(f64::NAN),
-    }))
+    let at_99 = |sorted: &[f64]| sorted.get(sorted.len() * 99 / 100).copied();
+    let added_p99 = at_99(&to_resolver).unwrap_or(f64::NAN) - at_99(&to_named).unwrap_or(0.0);
+    let added_median = middle(&mut to_resolver) - middle(&mut to_named);
+    Ok(vec![
+        serde_json::json!({
+            "figure": "processor time of a query, with its share of named", "value": cpu_of_resolver, "unit": "µs",
+            "must": "≤ 2 × peer", "holds": cpu_of_resolver <= 2.0 * cpu_of_named,
+            "peer": {"name": "bare named", "value": cpu_of_named},
+        }),
+        serde_json::json!({
+            "figure": "median added at 1,000 queries/s", "value": added_median, "unit": "ms",
+            "must": "≤ 0.15 ms", "holds": added_median <= 0.15,
+        }),
+        serde_json::json!({
+            "figure": "p99 added at 1,000 queries/s", "value": added_p99, "unit": "ms",
+            "must": "≤ 1 ms", "holds": added_p99 <= 1.0,
+        }),
+    ])
 }
 
 fn start_named(

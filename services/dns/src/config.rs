@@ -2,8 +2,9 @@
 //! default fills in for a missing key: what runs is what is written.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use clawgress_link::service::Configuration;
 use serde::Deserialize;
 
 use crate::{budget, engine, flights, listen};
@@ -42,45 +43,7 @@ struct Budget {
     wildcards: usize,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    #[error("reading the configuration {}: {source}", path.display())]
-    Read {
-        path: PathBuf,
-        source: std::io::Error,
-    },
-    #[error("the configuration {} is wrong: {source}", path.display())]
-    Parse {
-        path: PathBuf,
-        source: Box<toml::de::Error>,
-    },
-    #[error("the configuration {} is wrong: {why}", path.display())]
-    Value { path: PathBuf, why: String },
-}
-
 impl Config {
-    pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        Self::parse(path, &text)
-    }
-
-    fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        let config: Self = toml::from_str(text).map_err(|source| ConfigError::Parse {
-            path: path.to_owned(),
-            source: Box::new(source),
-        })?;
-        match config.fault() {
-            None => Ok(config),
-            Some(why) => Err(ConfigError::Value {
-                path: path.to_owned(),
-                why,
-            }),
-        }
-    }
-
     pub fn engine_limits(&self) -> engine::Limits {
         engine::Limits {
             flights: flights::Limits {
@@ -104,6 +67,13 @@ impl Config {
             of_source: self.limits.connections_per_source,
         }
     }
+}
+
+impl Configuration for Config {
+    const PROGRAM: &'static str = "clawgress-dns";
+    const ABOUT: &'static str =
+        "The agents' resolver: decides, relays to named, has answers pinned";
+    const FILE: &'static str = "/etc/clawgress/dns.toml";
 
     fn fault(&self) -> Option<String> {
         for (key, address) in [("front", self.front), ("named", self.named)] {
@@ -158,12 +128,16 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use clawgress_link::service;
+
     use super::*;
 
     const SHIPPED: &str = include_str!("../../../rootfs-overlay/etc/clawgress/dns.toml");
 
     fn parsed(text: &str) -> Result<Config, String> {
-        Config::parse(Path::new("dns.toml"), text).map_err(|error| error.to_string())
+        service::parse(Path::new("dns.toml"), text).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -201,11 +175,5 @@ mod tests {
             let error = parsed(&SHIPPED.replacen(from, to, 1)).unwrap_err();
             assert!(error.contains(expected), "{to}: {error}");
         }
-    }
-
-    #[test]
-    fn a_missing_file_is_named() {
-        let error = Config::read(Path::new("/nonexistent/dns.toml")).unwrap_err();
-        assert!(error.to_string().contains("/nonexistent/dns.toml"));
     }
 }

@@ -1,12 +1,10 @@
 //! clawgress-dns. Wires configuration, sockets, enforcer and engine together.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::Parser;
 use clawgress_dns::config::Config;
 use clawgress_dns::enforcer::{self, Link};
 use clawgress_dns::engine::Engine;
@@ -14,49 +12,19 @@ use clawgress_dns::events::Events;
 use clawgress_dns::listen::{Bound, Door, Streams};
 use clawgress_dns::rules::own_addresses;
 use clawgress_dns::upstream::Upstream;
+use clawgress_link::service::{self, Stop};
 use sd_notify::NotifyState;
-use tokio::signal::unix::{SignalKind, signal};
-
-/// sysexits: the configuration is wrong, and starting again will not help.
-const WRONG_CONFIGURATION: u8 = 64;
-
-/// The agents' resolver: decides, relays to named, has answers pinned.
-#[derive(Parser)]
-#[command(name = "clawgress-dns", version)]
-struct Arguments {
-    /// The configuration to run with; read once, in full, before anything is listened on.
-    #[arg(long, default_value = "/etc/clawgress/dns.toml")]
-    config: PathBuf,
-}
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    // journald adds the time. Standard output is for events alone.
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .without_time()
-        .init();
-    let config = match Config::read(&arguments.config) {
-        Ok(config) => config,
-        Err(error) => {
-            tracing::error!("{error}");
-            return ExitCode::from(WRONG_CONFIGURATION);
-        }
-    };
-    match serve(config).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
-        }
+    match service::begin::<Config>(env!("CARGO_PKG_VERSION")) {
+        Ok(config) => service::end(serve(config).await),
+        Err(code) => code,
     }
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    let mut stop = Stop::listen().context("listening for the signal to stop")?;
     let mut doors = vec![Bound::at(config.front, Door::Front)?];
     for address in &config.agents {
         doors.push(Bound::at(*address, Door::Agents)?);
@@ -78,10 +46,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     tokio::spawn(keep_house(engine));
     sd_notify::notify(&[NotifyState::Ready])
         .context("telling systemd that the service is ready")?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    stop.requested().await;
     // Best effort: systemd learns the same from our exit. Questions in flight are asked again by their askers.
     sd_notify::notify(&[NotifyState::Stopping]).ok();
     Ok(())

@@ -14,6 +14,7 @@ pub mod reload;
 pub mod resolver;
 pub mod ruleset;
 pub mod seal;
+pub mod service;
 pub mod units;
 
 pub use error::ProbeError;

@@ -3,60 +3,23 @@
 
 mod daemon;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::Parser;
-use tokio::signal::unix::{SignalKind, signal};
+
+use clawgress_link::service::{self, Stop};
 
 use crate::daemon::Config;
 
-/// sysexits: the configuration is wrong, and starting again will not help.
-const WRONG_CONFIGURATION: u8 = 64;
-
-/// The policy API: takes policies, has them enforced, and says what this appliance enforces, as measured.
-#[derive(Parser)]
-#[command(name = "clawgress-policy", version)]
-struct Arguments {
-    /// The configuration to run with; read once, in full, before anything is listened on.
-    #[arg(long, default_value = "/etc/clawgress/policy.toml")]
-    config: PathBuf,
-}
-
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    // journald adds the time; a service in an image has no terminal to colour for.
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .without_time()
-        .init();
-
-    let config = match Config::read(&arguments.config) {
-        Ok(config) => config,
-        Err(error) => {
-            tracing::error!("{error}");
-            return ExitCode::from(WRONG_CONFIGURATION);
-        }
-    };
-    match serve(config).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
-        }
+    match service::begin::<Config>(env!("CARGO_PKG_VERSION")) {
+        Ok(config) => service::end(serve(config).await),
+        Err(code) => code,
     }
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
-    daemon::serve(config, async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
-    .await
+    let mut stop = Stop::listen().context("listening for the signal to stop")?;
+    daemon::serve(config, async move { stop.requested().await }).await
 }

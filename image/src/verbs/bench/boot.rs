@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use qemu_tests::figures::{Figure, Must, median};
 use qemu_tests::machine::{Attach, Machine};
 use qemu_tests::{Case, Dist as Booted, case};
 
@@ -12,7 +13,6 @@ use crate::base::{Base, Flavour};
 use crate::binaries::Built;
 use crate::boot_loader::{self, COMMAND_LINE};
 use crate::fetch::{self, Set};
-use crate::figures::{Figure, Must, median};
 use crate::iso::{self, Content};
 use crate::squash::{self, PACKING};
 use crate::tree::{Kind, Node, Tree};

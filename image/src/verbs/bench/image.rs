@@ -5,11 +5,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use nix::sys::resource::{Usage, UsageWho, getrusage};
+use qemu_tests::figures::{Figure, Must, median};
 use xshell::{Shell, cmd};
 
 use crate::base::{Base, Flavour};
 use crate::fetch::{self, Set};
-use crate::figures::{Figure, Must, median};
 use crate::manifest::Source;
 use crate::squash::{self, PACKING};
 use crate::tree::Tree;

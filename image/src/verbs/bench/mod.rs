@@ -2,18 +2,21 @@
 
 mod boot;
 mod image;
+mod programs;
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
+use qemu_tests::figures::{self, Figure, Line};
 
 use super::Which;
-use crate::figures;
+use crate::base::Base;
 use crate::host::{self, Consent};
 
 /// Measure and print a table of figures; with --json one object a line. Fails if a figure does not hold.
 #[derive(Debug, Args)]
 pub(crate) struct Bench {
-    /// image: sizes and building. boot: times and memory of booted machines.
+    /// image: sizes and building. boot: times and memory of booted machines. dns: the agents' resolver beside bare
+    /// named. enforce: large policies and what the rules cost.
     #[arg(value_enum)]
     group: Group,
     #[command(flatten)]
@@ -30,19 +33,37 @@ pub(crate) struct Bench {
 enum Group {
     Image,
     Boot,
+    Dns,
+    Enforce,
 }
 
 impl Bench {
     pub(crate) fn go(&self, consent: Consent) -> Result<()> {
-        let needs = [host::BOOT, host::TEST].concat();
-        let base = self.which.prepare(&needs, consent)?;
         let figures = match self.group {
-            Group::Image => image::measure(&base)?,
-            Group::Boot => boot::measure(&base, self.rounds)?,
+            Group::Image => lines(&image::measure(&self.base(consent)?)?),
+            Group::Boot => lines(&boot::measure(&self.base(consent)?, self.rounds)?),
+            Group::Dns => {
+                host::ensure(host::TEST, consent)?;
+                programs::dns()?
+            }
+            Group::Enforce => {
+                host::ensure(host::TEST, consent)?;
+                programs::enforce()?
+            }
         };
-        match figures::print(&figures, self.json)? {
+        match figures::print(&figures, self.json) {
             0 => Ok(()),
             count => bail!("{count} of {} figures do not hold", figures.len()),
         }
     }
+
+    /// Of the images that are measured.
+    fn base(&self, consent: Consent) -> Result<Base> {
+        let needs = [host::BOOT, host::TEST].concat();
+        self.which.prepare(&needs, consent)
+    }
+}
+
+fn lines(figures: &[Figure]) -> Vec<Line> {
+    figures.iter().map(Figure::line).collect()
 }

@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use clawgress_link::service::Configuration;
 use serde::Deserialize;
 
 use crate::apply::reload::Reload;
@@ -69,45 +70,7 @@ pub struct PinLimits {
     pub total: usize,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    #[error("reading the configuration {}: {source}", path.display())]
-    Read {
-        path: PathBuf,
-        source: std::io::Error,
-    },
-    #[error("the configuration {} is wrong: {source}", path.display())]
-    Parse {
-        path: PathBuf,
-        source: Box<toml::de::Error>,
-    },
-    #[error("the configuration {} is wrong: {why}", path.display())]
-    Value { path: PathBuf, why: String },
-}
-
 impl Config {
-    pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        Self::parse(path, &text)
-    }
-
-    fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        let config: Self = toml::from_str(text).map_err(|source| ConfigError::Parse {
-            path: path.to_owned(),
-            source: Box::new(source),
-        })?;
-        match config.fault() {
-            None => Ok(config),
-            Some(why) => Err(ConfigError::Value {
-                path: path.to_owned(),
-                why,
-            }),
-        }
-    }
-
     pub fn limits(&self) -> Limits {
         Limits {
             per_principal: self.pins.per_principal,
@@ -130,6 +93,13 @@ impl Config {
     pub fn run(&self, name: &str) -> PathBuf {
         Path::new(DIRECTORY).join(name)
     }
+}
+
+impl Configuration for Config {
+    const PROGRAM: &'static str = "clawgress-enforcer";
+    const ABOUT: &'static str =
+        "The enforcer: brings a revision into the kernel and the daemons, and keeps it there";
+    const FILE: &'static str = "/etc/clawgress/enforcer.toml";
 
     fn fault(&self) -> Option<String> {
         if !self.resolver.ip().is_loopback() {
@@ -180,12 +150,12 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clawgress_link::{control, reload};
+    use clawgress_link::{control, reload, service};
 
     const SHIPPED: &str = include_str!("../../../../rootfs-overlay/etc/clawgress/enforcer.toml");
 
     fn parsed(text: &str) -> Result<Config, String> {
-        Config::parse(Path::new("enforcer.toml"), text).map_err(|error| error.to_string())
+        service::parse(Path::new("enforcer.toml"), text).map_err(|error| error.to_string())
     }
 
     #[test]

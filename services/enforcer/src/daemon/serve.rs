@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
+use clawgress_link::service::Stop;
 use tokio::runtime::Handle;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::clock::Clock;
@@ -24,8 +24,7 @@ const ORDERS: usize = 16;
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn serve(config: Config) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    let mut stop = Stop::listen().context("listening for the signal to stop")?;
     make_directories(&config).map_err(|error| anyhow!(error))?;
 
     let pinner = Pinner::open(&config.run("pins.journal"), config.limits())?;
@@ -60,16 +59,14 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let mut keeping = tokio::spawn(keeper.run(obeyed, begun));
     tracing::info!("listening");
     tokio::select! {
-        _ = terminate.recv() => return Ok(()),
-        _ = interrupt.recv() => return Ok(()),
+        () = stop.requested() => return Ok(()),
         _ = has_begun => {}
     }
     sd_notify::notify(&[sd_notify::NotifyState::Ready])
         .context("telling systemd that the service is ready")?;
 
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        () = stop.requested() => {}
         // Without it nothing is enforced any more, nor would a window close: systemd starts the process again.
         ended = &mut keeping => return Err(anyhow!("the keeper ended early: {ended:?}")),
     }

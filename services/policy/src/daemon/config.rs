@@ -2,12 +2,9 @@
 //!
 //! No policy is ever in here, and no default fills in for a missing key: what runs is what is written.
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use clawgress_link::service::Configuration;
 use serde::Deserialize;
 
 /// Everything that the service needs to know before it listens.
@@ -45,48 +42,16 @@ pub(crate) struct Config {
     deadline_ms: u64,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ConfigError {
-    #[error("reading the configuration {}: {source}", path.display())]
-    Read {
-        path: PathBuf,
-        source: std::io::Error,
-    },
-    #[error("the configuration {} is wrong: {source}", path.display())]
-    Parse {
-        path: PathBuf,
-        source: Box<toml::de::Error>,
-    },
-    #[error("the configuration {} is wrong: {why}", path.display())]
-    Value { path: PathBuf, why: String },
-}
-
 impl Config {
-    pub(crate) fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        Self::parse(path, &text)
-    }
-
-    fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        let config: Self = toml::from_str(text).map_err(|source| ConfigError::Parse {
-            path: path.to_owned(),
-            source: Box::new(source),
-        })?;
-        match config.fault() {
-            None => Ok(config),
-            Some(why) => Err(ConfigError::Value {
-                path: path.to_owned(),
-                why,
-            }),
-        }
-    }
-
     pub(crate) fn deadline(&self) -> Duration {
         Duration::from_millis(self.deadline_ms)
     }
+}
+
+impl Configuration for Config {
+    const PROGRAM: &'static str = "clawgress-policy";
+    const ABOUT: &'static str = "The policy API: takes policies, has them enforced, and says what this appliance enforces, as measured";
+    const FILE: &'static str = "/etc/clawgress/policy.toml";
 
     fn fault(&self) -> Option<String> {
         for (key, address) in [
@@ -139,12 +104,16 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use clawgress_link::service;
+
     use super::*;
 
     const SHIPPED: &str = include_str!("../../../../rootfs-overlay/etc/clawgress/policy.toml");
 
     fn parsed(text: &str) -> Result<Config, String> {
-        Config::parse(Path::new("policy.toml"), text).map_err(|error| error.to_string())
+        service::parse(Path::new("policy.toml"), text).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -216,13 +185,5 @@ mod tests {
             let error = parsed(&SHIPPED.replace(from, to)).unwrap_err();
             assert!(error.contains(expected), "{to}: {error}");
         }
-    }
-
-    #[test]
-    fn a_missing_file_is_named() {
-        let error = Config::read(Path::new("/nonexistent/policy.toml"))
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains("/nonexistent/policy.toml"), "{error}");
     }
 }
