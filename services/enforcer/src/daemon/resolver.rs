@@ -239,18 +239,18 @@ async fn sweep_once(shared: &Shared) -> Result<(), String> {
     if expired.is_empty() {
         return Ok(());
     }
-    let used = match judge {
-        None => std::collections::HashSet::new(),
+    let (expired, used) = match judge {
+        None => (expired, std::collections::HashSet::new()),
         Some(judge) => tokio::task::spawn_blocking(move || {
             let mut socket = Socket::open()?;
-            in_use(&mut socket, &expired, &judge.index)
+            in_use(&mut socket, &expired, &judge.index).map(|used| (expired, used))
         })
         .await
         .map_err(|error| text(&error))?
         .map_err(|error| text(&error))?,
     };
     let mut pinner = shared.pinner.lock().await;
-    tokio::task::block_in_place(|| pinner.sweep(since_boot(), &used))
+    tokio::task::block_in_place(|| pinner.sweep(since_boot(), &expired, &used))
         .map(drop)
         .map_err(|error| text(&error))
 }

@@ -9,7 +9,7 @@ use clawgress_link::service::Stop;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::clock::Clock;
+use super::clock::{Clock, since_boot};
 use super::config::Config;
 use super::control::{self, Control};
 use super::keeper::{Keeper, sealed_status};
@@ -27,7 +27,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let mut stop = Stop::listen().context("listening for the signal to stop")?;
     make_directories(&config).map_err(|error| anyhow!(error))?;
 
-    let pinner = Pinner::open(&config.run("pins.journal"), config.limits())?;
+    let pinner = Pinner::open(&config.run("pins.journal"), config.limits(), since_boot())?;
     let (loaded, loads) = mpsc::channel(64);
     let clock = Clock::open(&config.state);
     let front_log =
