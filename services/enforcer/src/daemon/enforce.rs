@@ -263,6 +263,9 @@ impl Keeper {
         }
         self.shape(&plan).await?;
         let partly = self.table_known;
+        // Spent before the kernel sees it: whatever becomes of it, no other content ever gets this number.
+        self.spend_generation(plan.generation)?;
+        self.end_counters(Some(&plan));
         let mut loaded = nft::load(&programs.nft, &self.transaction(&plan)).await;
         if loaded.is_err() && partly {
             // The table may be another than everybody thinks.
@@ -270,7 +273,6 @@ impl Keeper {
         }
         self.table_known = loaded.is_ok();
         loaded.map_err(|error| text(&error))?;
-        self.generation = plan.generation;
         pinner.judge_by(Some(Judge {
             index: Arc::clone(&candidate.index),
             moment,
