@@ -107,6 +107,15 @@ impl Keeper {
         self.tell_resolver_standing();
     }
 
+    /// The resolver may compile a revision while the other parts are still tried and changed.
+    pub(super) fn prepare_resolver(&self, prepare: Option<(u64, PathBuf)>) {
+        self.shared.standing.send_if_modified(|standing| {
+            let differs = standing.prepare != prepare;
+            standing.prepare = prepare;
+            differs
+        });
+    }
+
     /// What of the caps and the clock the resolver judges by.
     pub(super) fn tell_resolver_standing(&self) {
         let over_cap: Vec<(String, String)> = self
@@ -122,6 +131,7 @@ impl Keeper {
         self.shared.standing.send_if_modified(|standing| {
             let new = Standing {
                 load: standing.load.clone(),
+                prepare: standing.prepare.clone(),
                 order: standing.order,
                 over_cap,
                 clock_trusted: trusted,

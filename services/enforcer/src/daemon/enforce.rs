@@ -52,11 +52,18 @@ impl Keeper {
         if !candidate.revision.enabled {
             return self.disable(&candidate, stages).await;
         }
-        let Ok(named) = self.dry_check(&candidate, false, stages).await else {
+        self.prepare_resolver(Some((candidate.revision.number, candidate.file.clone())));
+        let in_force = self.enforce(&candidate, stages).await;
+        self.prepare_resolver(None);
+        in_force
+    }
+
+    async fn enforce(&mut self, candidate: &Candidate, stages: &mut Stages) -> bool {
+        let Ok(named) = self.dry_check(candidate, false, stages).await else {
             return false;
         };
         let before = (self.last_good.clone(), self.enforcing);
-        if self.bring_about(&candidate, named, stages).await.is_ok() {
+        if self.bring_about(candidate, named, stages).await.is_ok() {
             return true;
         }
         self.go_back(before, stages).await;

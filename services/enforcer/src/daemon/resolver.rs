@@ -119,6 +119,12 @@ impl Session<'_> {
     async fn tell(&mut self) -> Result<(), ServerError> {
         let now = self.standing.borrow_and_update().clone();
         let told = self.told.take();
+        let prepared = told.as_ref().and_then(|told| told.prepare.as_ref());
+        if now.prepare.as_ref() != prepared {
+            let next = now.prepare.as_ref();
+            let next = next.map(|(revision, file)| (*revision, file.display().to_string()));
+            self.send(&FromEnforcer::Prepare { next }).await?;
+        }
         if told.as_ref().is_none_or(|told| told.order != now.order) {
             let message = match &now.load {
                 Some((revision, file)) => FromEnforcer::Load {

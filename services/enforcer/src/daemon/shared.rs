@@ -37,6 +37,8 @@ pub(super) struct InForce {
 pub(super) struct Standing {
     /// Number and file. None: deny everything.
     pub(super) load: Option<(u64, PathBuf)>,
+    /// What is likely to be loaded next.
+    pub(super) prepare: Option<(u64, PathBuf)>,
     /// Of the order to load: the same revision may have to be loaded twice.
     pub(super) order: u64,
     pub(super) over_cap: Vec<(String, String)>,
