@@ -327,6 +327,12 @@ impl Build<'_> {
             .collect();
         let mut warnings = Vec::new();
         for (name, host) in &self.revision.policy.hosts {
+            if !host.exfil.is_empty() && !host.scope.allow.ips.is_empty() {
+                warnings.push(format!(
+                    "host {name}: a cap counts what goes to addresses that its name was resolved to; what goes to one of \
+                     the allowed networks by its bare address is not counted"
+                ));
+            }
             for source in &host.sources {
                 let network = plain(*source);
                 if !lan.iter().any(|lan| lan.overlaps(&network)) {
