@@ -40,7 +40,7 @@ struct Limits {
 struct Budget {
     names_per_minute: usize,
     bytes_per_minute: usize,
-    wildcards: usize,
+    domains: usize,
 }
 
 impl Config {
@@ -54,7 +54,7 @@ impl Config {
             budget: budget::Limits {
                 names: self.budget.names_per_minute,
                 bytes: self.budget.bytes_per_minute,
-                wildcards: self.budget.wildcards,
+                domains: self.budget.domains,
             },
             cached_answers: self.limits.cached_answers,
             remembered_pins: self.limits.remembered_pins,
@@ -117,7 +117,7 @@ impl Configuration for Config {
             ("remembered_pins", self.limits.remembered_pins, 10_000_000),
             ("names_per_minute", self.budget.names_per_minute, 100_000),
             ("bytes_per_minute", self.budget.bytes_per_minute, 10_000_000),
-            ("wildcards", self.budget.wildcards, 10_000_000),
+            ("domains", self.budget.domains, 10_000_000),
         ];
         limits
             .into_iter()

@@ -40,7 +40,7 @@ pub(crate) const LIMITS: Limits = Limits {
     budget: budget::Limits {
         names: 60,
         bytes: 1024,
-        wildcards: 100,
+        domains: 100,
     },
     cached_answers: 1000,
     remembered_pins: 1000,
