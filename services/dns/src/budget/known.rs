@@ -77,7 +77,7 @@ mod tests {
         let mut known = Known::default();
         let now = Instant::now();
         known.note("a", 1, now);
-        known.note("a", 2, now + REMEMBERED - Duration::from_secs(1));
+        known.note("a", 2, now + REMEMBERED / 2);
         assert!(known.holds("a", 1, now + REMEMBERED) && known.holds("a", 2, now + REMEMBERED));
         assert!(!known.holds("b", 1, now));
         let later = now + 2 * REMEMBERED;
