@@ -30,6 +30,7 @@ struct Limits {
     questions_per_principal: usize,
     questions_per_source: usize,
     connections: usize,
+    connections_per_principal: usize,
     connections_per_source: usize,
     cached_answers: usize,
     remembered_pins: usize,
@@ -64,6 +65,7 @@ impl Config {
     pub fn stream_limits(&self) -> listen::StreamLimits {
         listen::StreamLimits {
             total: self.limits.connections,
+            of_principal: self.limits.connections_per_principal,
             of_source: self.limits.connections_per_source,
         }
     }
@@ -108,6 +110,11 @@ impl Configuration for Config {
                 60_000,
             ),
             ("connections", self.limits.connections, 10_000),
+            (
+                "connections_per_principal",
+                self.limits.connections_per_principal,
+                10_000,
+            ),
             (
                 "connections_per_source",
                 self.limits.connections_per_source,

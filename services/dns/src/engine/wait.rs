@@ -11,10 +11,10 @@ use clawgress_link::pins::Pin;
 use hickory_proto::rr::{Name, RecordType};
 use tokio::sync::oneshot;
 
-use super::{Engine, Standing, Step, Waiting, Wanted, lock, with_key};
+use super::{Asker, Engine, Standing, Step, Waiting, Wanted, lock, with_key};
 use crate::enforcer::{Link, PinError};
 use crate::facts::{Facts, Found, SHORTEST, SHORTEST_WILD};
-use crate::rules::Rules;
+use crate::rules::{Rules, Who};
 
 /// Facts, a pin, and both once more if a new revision came between.
 const MOST_STEPS: usize = 6;
@@ -146,6 +146,14 @@ impl Engine {
 
     pub fn link(&self) -> &Link {
         &self.link
+    }
+
+    /// The number of whoever asks, if it is known.
+    pub fn principal(&self, asker: Asker) -> Option<u16> {
+        match asker {
+            Asker::Agent(source) => Some(self.rules.load().as_deref()?.agent(source)?.id()),
+            Asker::Front => Some(Who::Front.id()),
+        }
     }
 
     /// True if answers may hold addresses.

@@ -159,7 +159,8 @@ impl World {
         let path = directory.path().join("pins.sock");
         tokio::spawn(enforcer::keep(Arc::clone(&engine), path, outbox));
         let streams = Streams::new(StreamLimits {
-            total: 8,
+            total: 20,
+            of_principal: 8,
             of_source: 3,
         });
         let agents = Bound::at("0.0.0.0:0".parse().unwrap(), Door::Agents).unwrap();
