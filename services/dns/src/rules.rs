@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use clawgress_config::Cidr;
+use clawgress_link::deny_lines::{USUAL_FACILITY, facility};
 use clawgress_policy::{
     Card, Index, IndexError, Moment, NameVerdict, Principal, Reason, Revision, RevisionError,
 };
@@ -22,6 +23,8 @@ pub struct Rules {
     pub revision: u64,
     /// Whether denials are events.
     pub deny_log: bool,
+    /// Of the syslog, for those events.
+    pub facility: u8,
     index: Index,
     /// Next gateways by name: the front alone asks for them.
     gateways: HashSet<Box<str>>,
@@ -91,6 +94,7 @@ impl Rules {
         Ok(Self {
             revision: revision.number,
             deny_log: revision.logging.deny_log,
+            facility: facility(&revision.logging.facility).unwrap_or(USUAL_FACILITY),
             gateways: if revision.enabled {
                 gateways(&index)
             } else {

@@ -146,10 +146,11 @@ fn except(next_gateways: &BTreeSet<String>) -> String {
     if next_gateways.is_empty() {
         return String::new();
     }
-    let names: String = next_gateways
+    let names: Vec<String> = next_gateways
         .iter()
         .map(|name| format!(" \"{name}\";"))
         .collect();
+    let names = names.concat();
     format!(" except-from {{{names} }}")
 }
 
@@ -162,7 +163,8 @@ fn servers(name_servers: &[IpAddr]) -> String {
     INSIDE
         .iter()
         .map(|block| format!("server {block} {{ bogus yes; }};\n"))
-        .collect()
+        .collect::<Vec<_>>()
+        .concat()
 }
 
 fn policy(zones: &Zones) -> String {
