@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod agents_resolver;
 pub mod control;
+pub mod deny_lines;
 pub mod error;
 pub mod front;
 pub mod health;

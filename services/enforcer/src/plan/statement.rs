@@ -141,6 +141,10 @@ pub(super) fn networks<'c>(cidrs: impl IntoIterator<Item = &'c Cidr>) -> Word {
     set_of(cidrs.into_iter().map(network))
 }
 
+pub(super) fn addresses(all: impl IntoIterator<Item = IpAddr>) -> Word {
+    set_of(all.into_iter().map(address))
+}
+
 pub(super) fn address(address: IpAddr) -> Word {
     text(address.to_string())
 }
