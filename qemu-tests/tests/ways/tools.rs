@@ -76,6 +76,24 @@ fn an_icmp_tunnel_carries_nothing() {
     });
 }
 
+/// What is tried, and how hping3 is told so.
+const CRAFTED: [(&str, &str); 14] = [
+    ("echo requests", "--icmp"),
+    ("timestamps", "--icmp --icmptype 13"),
+    ("UDP to a TCP port", "--udp -p 443"),
+    ("NTP", "--udp -p 123"),
+    ("Teredo", "--udp -p 3544"),
+    ("QUIC", "--udp -p 443"),
+    ("data in a SYN", "-S -p 443"),
+    ("data without a beginning", "-A -p 443"),
+    ("a christmas tree", "-F -P -U -p 443"),
+    ("no flags at all", "-p 443"),
+    ("tiny fragments", "--udp -p 443 -f"),
+    ("a neighbour's address", "--udp -p 443 -a 10.66.0.8"),
+    ("an address outside", "--udp -p 443 -a 198.51.100.3"),
+    ("a source port of DNS", "--udp -s 53 -k -p 443"),
+];
+
 #[test]
 fn crafted_packets_stay_inside() {
     case("ways-hping", |case| {
@@ -83,59 +101,19 @@ fn crafted_packets_stay_inside() {
         let scene = Scene::new(case)?;
         let agent = &scene.agent.host;
         let common = format!("-c 3 -i u20000 -d 60 -e {MARKER}");
-        let mut attempts: Vec<(String, String)> = vec![
-            ("echo requests".to_owned(), format!("--icmp {OPEN}")),
-            (
-                "timestamps".to_owned(),
-                format!("--icmp --icmptype 13 {OPEN}"),
-            ),
-            (
-                "UDP to a TCP port".to_owned(),
-                format!("--udp -p 443 {OPEN}"),
-            ),
-            ("NTP".to_owned(), format!("--udp -p 123 {OPEN}")),
-            ("Teredo".to_owned(), format!("--udp -p 3544 {OPEN}")),
-            ("QUIC".to_owned(), format!("--udp -p 443 {OPEN}")),
-            (
-                "data in a SYN".to_owned(),
-                "-S -p 443 198.51.100.99".to_owned(),
-            ),
-            (
-                "data without a beginning".to_owned(),
-                format!("-A -p 443 {OPEN}"),
-            ),
-            (
-                "a christmas tree".to_owned(),
-                format!("-F -P -U -p 443 {OPEN}"),
-            ),
-            ("no flags at all".to_owned(), format!("-p 443 {OPEN}")),
-            (
-                "tiny fragments".to_owned(),
-                format!("--udp -p 443 -f {OPEN}"),
-            ),
-            (
-                "a neighbour's address".to_owned(),
-                format!("--udp -p 443 -a 10.66.0.8 {OPEN}"),
-            ),
-            (
-                "an address outside".to_owned(),
-                format!("--udp -p 443 -a 198.51.100.3 {OPEN}"),
-            ),
-            (
-                "a source port of DNS".to_owned(),
-                format!("--udp -s 53 -k -p 443 {OPEN}"),
-            ),
-        ];
+        let mut attempts: Vec<(String, String)> = CRAFTED
+            .map(|(what, arguments)| (what.to_owned(), arguments.to_owned()))
+            .into();
         // IP in IP, IPv6 in IP, GRE, ESP, AH, OSPF, SCTP, UDP-Lite, and one that nobody uses.
         for protocol in [4, 41, 47, 50, 51, 89, 132, 136, 253] {
             attempts.push((
                 format!("IP protocol {protocol}"),
-                format!("--rawip --ipproto {protocol} {OPEN}"),
+                format!("--rawip --ipproto {protocol}"),
             ));
         }
         for (what, arguments) in &attempts {
             // It fails when nobody answers; only what came out counts.
-            let sent = agent.run(&format!("{} {common} {arguments}", HPING.0));
+            let sent = agent.run(&format!("{} {common} {arguments} {OPEN}", HPING.0));
             let text = match sent {
                 Ok(text) => text,
                 Err(error) => error.to_string(),
