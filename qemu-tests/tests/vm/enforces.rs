@@ -359,7 +359,9 @@ fn what_names_say(case: &Case, scene: &mut Scene) {
     let site = format!("clawgress fake internet at {}", address_of(OTHER).0);
     let hello = |to: &str, name: &str| -> Result<String> {
         let bytes = Hello::to(name).record();
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = bytes
+            .iter()
+            .fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
         let helper = helper_path()?;
         let host = &scene.agent.host;
         host.run(&format!("{helper} converse {to}:443 send={hex} read shut"))
