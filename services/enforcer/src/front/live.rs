@@ -48,7 +48,8 @@ impl Live {
                 self.flows.entry(end).or_default().push(name.clone());
                 self.count += 1;
             }
-            What::Close(_) => {
+            // A flow may be denied after it was let through, by what it says next.
+            What::Close(_) | What::Deny(_) => {
                 if let Some(names) = self.flows.get_mut(&end) {
                     if let Some(at) = names.iter().position(|known| known == name) {
                         names.swap_remove(at);
@@ -59,7 +60,6 @@ impl Live {
                     }
                 }
             }
-            What::Deny(_) => {}
         }
         Ok(())
     }

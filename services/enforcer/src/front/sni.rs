@@ -1,5 +1,6 @@
 //! Port 443: the name in the TLS hello is judged, resolved anew and dialled. The address that the agent chose decides
-//! nothing, and no byte of its hello goes anywhere before the verdict.
+//! nothing, and no byte of its hello goes anywhere before the verdict. A site may ask for a second hello by a
+//! HelloRetryRequest, and goes by that one: until the site has settled, a filter lets no hello with another name follow.
 
 use std::collections::BTreeSet;
 
@@ -206,6 +207,7 @@ pub(super) fn text(places: &Places, gateways: &BTreeSet<NextGateway>) -> String 
     // once there is a reading: haproxy would wait for them.)
     let silent = rules.refuse("not-tls", "!{ var(txn.said) -m found } { req.len eq 0 }");
     let partial = rules.refuse("malformed-hello", "!{ var(txn.said) -m found }");
+    let watched = rules.refuse("unavailable", "!{ var(txn.watched) -m found }");
     let (who, verdict, site, pass) = (
         rules.who(),
         rules.verdict("sni-mismatch"),
@@ -231,6 +233,7 @@ frontend sni from sni
 	bind 0.0.0.0:10443
 	bind [::]:10443 v6only
 	maxconn {SNI_FLOWS}
+	filter lua.clawgress_watch
 {head}	# So long a hello may take to arrive whole; who says nothing waits for the server and does not speak TLS.
 	tcp-request inspect-delay 5s
 	# What can't be TLS goes at its first byte. Lua sees a hello once: when its first record is there, by the record's
@@ -238,7 +241,7 @@ frontend sni from sni
 	tcp-request content set-var(txn.reason) str(not-tls) if {{ req.len ge 1 }} !{{ req.payload(0,1) -m bin 16 }}
 	tcp-request content set-var(txn.length) req.payload(3,2),hex,hex2i,add(5) if !refused
 	tcp-request content set-var(txn.said) lua.clawgress_hello if !refused {{ req.len,sub(txn.length) ge 0 }}
-{who}{silent}{partial}{verdict}{site}{pass}	tcp-request content reject if refused
+{who}{silent}{partial}{watched}{verdict}{site}{pass}	tcp-request content reject if refused
 {backends}
 # The agent's own address goes out with the flow: the kernel judges, counts and shapes it as the agent's.
 backend sni4 from sni
