@@ -9,6 +9,7 @@ use clawgress_link::service::Stop;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::applied::{APPLIED, Applied};
 use super::clock::Clock;
 use super::config::Config;
 use super::control::{self, Control};
@@ -38,6 +39,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 
     observe::denials(Arc::clone(&shared), Handle::current()).map_err(|error| anyhow!(error))?;
     observe::ended_flows(Arc::clone(&shared), Handle::current()).map_err(|error| anyhow!(error))?;
+    // Before the keeper changes it.
+    let generation = Applied::read(&shared.config.run(APPLIED)).map(|applied| applied.generation);
     let (orders, obeyed) = mpsc::channel(ORDERS);
     let (status, told) = watch::channel(sealed_status("starting"));
     let keeper = Keeper::new(Arc::clone(&shared), clock, Socket::open()?, loads, status);
@@ -47,7 +50,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         Arc::clone(&shared),
         front_log,
         Socket::to_sockets()?,
+        generation,
     ));
+    tokio::spawn(flows::unheard(Arc::clone(&shared)));
     tokio::spawn(observe::meters(Arc::clone(&shared), Socket::open()?));
     tokio::spawn(quotas::keep(
         Arc::clone(&shared),

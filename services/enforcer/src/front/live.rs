@@ -80,7 +80,7 @@ impl Live {
         judged.collect()
     }
 
-    /// All of them: for when lines of the log were lost, and nobody knows what else there is.
+    /// All of them. A connection of the front that is not in here is one whose line of the log was lost.
     pub fn ends(&self) -> impl Iterator<Item = End> {
         self.flows.keys().copied()
     }

@@ -125,6 +125,11 @@ impl DenyLog {
         self.tell_syslog(&line);
     }
 
+    /// So many never got here; the next one tells of them.
+    pub fn left_out(&mut self, many: u64) {
+        self.suppressed = self.suppressed.saturating_add(many);
+    }
+
     /// How many were left out before this one; none, if this one is left out, too.
     fn admitted(&mut self, principal: &str, now: Instant) -> Option<u64> {
         if self.admits(principal, now) {
@@ -216,6 +221,8 @@ mod tests {
         assert_eq!(left_out, 10);
         assert_eq!(log.admitted("b", now), Some(10));
         assert_eq!(log.admitted("b", now), Some(0));
+        log.left_out(7);
+        assert_eq!(log.admitted("b", now), Some(7));
     }
 
     #[test]
