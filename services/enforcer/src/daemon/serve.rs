@@ -31,8 +31,11 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let pinner = Pinner::open(&config.run("pins.journal"), config.limits())?;
     let (loaded, loads) = mpsc::channel(64);
     let clock = Clock::open(&config.state);
-    let front_log =
-        flows::open(&config.places().log, config.group).map_err(|error| anyhow!(error))?;
+    let front_log = flows::open(
+        &config.places().log,
+        config.front.log_group.or(config.group),
+    )
+    .map_err(|error| anyhow!(error))?;
     let pins = resolver::open(&config).map_err(|error| anyhow!(error))?;
     let listener = control::open(&config).map_err(|error| anyhow!(error))?;
     let shared = Arc::new(Shared::new(config, pinner, loaded));

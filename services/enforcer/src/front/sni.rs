@@ -4,7 +4,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::front::config::{FLOWS_OF_PRINCIPAL, FLOWS_OF_SOURCE, SNI_FLOWS};
+use crate::front::config::{
+    CONNECTIONS_OF_SOURCE, FLOWS_OF_PRINCIPAL, FLOWS_OF_SOURCE, FLOWS_OF_UNKNOWN, SNI_FLOWS,
+};
 use crate::front::log::{self, Path};
 use crate::front::next::NextGateway;
 use crate::front::{MapName, Places, reach};
@@ -48,15 +50,10 @@ impl Rules<'_> {
             format!("\t{on} set-var(sess.who) src,map_ip({sources},-)\n"),
             format!("\t{on} set-var(txn.list) var(sess.who),field(2,|)\n"),
             format!("\t{on} set-var(txn.next) var(sess.who),field(4,|)\n"),
-            format!("\t{on} track-sc1 var(sess.who),field(1,|) table flows-of-principal\n"),
             self.refuse("unknown-source", "{ var(sess.who) -m str -- - }"),
             self.refuse(
                 "unavailable",
                 &format!("{{ sc0_conn_cur gt {FLOWS_OF_SOURCE} }}"),
-            ),
-            self.refuse(
-                "unavailable",
-                &format!("{{ sc1_conn_cur gt {FLOWS_OF_PRINCIPAL} }}"),
             ),
             self.refuse(
                 "port",
@@ -176,10 +173,13 @@ impl Rules<'_> {
         format!(
             "\tlog {log} len {length} format raw local0 info\n\
              \tlog-format \"{format}\"\n\
-             \t# Of this source, over both paths.\n\
-             \ttcp-request connection track-sc0 src table flows-of-source\n\
-             \ttcp-request connection reject if {{ sc0_conn_cur gt {twice} }}\n\
+             \t# Over both paths, whether it says anything or not: nobody takes the place of all others.\n\
              \ttcp-request connection set-var(sess.who) src,map_ip({sources},-)\n\
+             \ttcp-request connection track-sc0 src,ipmask(32,64) table flows-of-source\n\
+             \ttcp-request connection track-sc1 var(sess.who),field(1,|) table flows-of-principal\n\
+             \ttcp-request connection reject if {{ sc0_conn_cur gt {of_source} }}\n\
+             \ttcp-request connection reject if {{ sc1_conn_cur gt {of_principal} }}\n\
+             \ttcp-request connection reject if {{ var(sess.who) -m str -- - }} {{ sc1_conn_cur gt {of_unknown} }}\n\
              \ttcp-request connection set-var(sess.asked) dst\n\
              \ttcp-request connection set-var(sess.aport) dst_port\n\
              \t# For the next gateway.\n\
@@ -191,7 +191,9 @@ impl Rules<'_> {
             length = log::LONGEST_LINE,
             format = log::end_format(self.path),
             sources = self.map(MapName::Sources),
-            twice = 2 * FLOWS_OF_SOURCE,
+            of_source = CONNECTIONS_OF_SOURCE,
+            of_principal = FLOWS_OF_PRINCIPAL,
+            of_unknown = FLOWS_OF_UNKNOWN,
         )
     }
 }
