@@ -1,6 +1,8 @@
 //! The ways around, each tried against everything that enforces: real nft, named and haproxy and our own daemons, with
 //! an agent behind them and a fake internet before them. What passes outside is on record.
 
+mod front;
+
 use std::time::{Duration, Instant};
 
 use qemu_tests::agent::Agent;
