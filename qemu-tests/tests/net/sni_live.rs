@@ -194,11 +194,13 @@ fn one_source_can_t_take_all_flows() {
         let _more = case.step("600 of them", || Helper::start("more of the crowd", &more))?;
         case.check("no more of this source are even heard", || {
             front.forget_events();
-            let outcome = front.say(&to(), &Hello::to("api.example.com").record())?;
-            require!(
-                outcome.said.is_empty() && outcome.end != "open",
-                "{outcome:?}"
-            );
+            // It may be cut before it is a connection to the client.
+            if let Ok(outcome) = front.say(&to(), &Hello::to("api.example.com").record()) {
+                require!(
+                    outcome.said.is_empty() && outcome.end != "open",
+                    "{outcome:?}"
+                );
+            }
             let shown = front.runtime("show table flows-of-source\n")?;
             let most = shown
                 .split("conn_cur=")

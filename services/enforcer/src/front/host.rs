@@ -82,8 +82,10 @@ pub(super) fn text(places: &Places, gateways: &BTreeSet<NextGateway>) -> String 
 	option http-ignore-probes
 	option http-server-close
 	option disable-h2-upgrade
-	# What is no HTTP gets no answer in HTTP: without this, haproxy's own page.
+	# What is no HTTP gets no answer in HTTP: without these, haproxy's own page.
 	errorfile 400 /dev/null
+	errorfile 422 /dev/null
+	errorfile 501 /dev/null
 	http-error status 408 content-type application/json string "{{\"decision\":\"deny\",\"reason\":\"not-http\"}}"
 	http-error status 502 content-type application/json string "{{\"error\":\"bad gateway\",\"reason\":\"the site gave no usable answer\"}}"
 	http-error status 503 content-type application/json string "{{\"error\":\"unavailable\",\"reason\":\"the site does not answer\"}}"
