@@ -1,6 +1,7 @@
 //! The ways around, each tried against everything that enforces: real nft, named and haproxy and our own daemons, with
 //! an agent behind them and a fake internet before them. What passes outside is on record.
 
+mod front;
 mod limits;
 mod tools;
 

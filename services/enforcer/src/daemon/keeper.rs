@@ -347,7 +347,7 @@ impl Keeper {
     }
 
     pub(super) fn applied_path(&self) -> PathBuf {
-        self.shared.config.run("applied.json")
+        self.shared.config.run(super::applied::APPLIED)
     }
 
     /// What the kernel has now. None: no table of ours, or nobody can tell.

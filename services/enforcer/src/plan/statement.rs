@@ -322,8 +322,9 @@ pub(super) fn set_mark(mark: u32) -> Value {
     mangle(meta(MetaKey::Mark), number(mark))
 }
 
+/// For the flow's own direction alone: with replies in the default zone, the kernel can tell a socket what was dialled.
 pub(super) fn set_zone(zone: u16) -> Value {
-    mangle(ct("zone"), number(u32::from(zone)))
+    mangle(ct_original("zone"), number(u32::from(zone)))
 }
 
 pub(super) fn set_tcp_flags(flags: u32) -> Value {

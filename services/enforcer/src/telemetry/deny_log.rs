@@ -93,6 +93,11 @@ impl DenyLog {
         }
     }
 
+    /// So many never got here; the next one tells of them.
+    pub fn left_out(&mut self, many: u64) {
+        self.suppressed = self.suppressed.saturating_add(many);
+    }
+
     /// How many were left out before this one; none, if this one is left out, too.
     fn admitted(&mut self, principal: &str, now: Instant) -> Option<u64> {
         if self.admits(principal, now) {
@@ -166,5 +171,7 @@ mod tests {
         assert_eq!(left_out, 10);
         assert_eq!(log.admitted("b", now), Some(10));
         assert_eq!(log.admitted("b", now), Some(0));
+        log.left_out(7);
+        assert_eq!(log.admitted("b", now), Some(7));
     }
 }
