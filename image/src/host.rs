@@ -30,6 +30,9 @@ pub(crate) enum Need {
     Openssl,
     Iodine,
     Dns2tcp,
+    Dnsperf,
+    Ptunnel,
+    Hping,
 }
 
 impl Need {
@@ -60,6 +63,9 @@ impl Need {
             Self::Openssl => (&["/usr/bin/openssl"], "openssl"),
             Self::Iodine => (&["/usr/sbin/iodined"], "iodine"),
             Self::Dns2tcp => (&["/usr/bin/dns2tcpd", "/usr/sbin/dns2tcpd"], "dns2tcp"),
+            Self::Dnsperf => (&["/usr/bin/dnsperf"], "dnsperf"),
+            Self::Ptunnel => (&["/usr/bin/ptunnel-ng"], "ptunnel-ng"),
+            Self::Hping => (&["/usr/sbin/hping3"], "hping3"),
         }
     }
 
@@ -91,7 +97,11 @@ pub(crate) const TEST: &[Need] = &[
     Need::Openssl,
     Need::Iodine,
     Need::Dns2tcp,
+    Need::Ptunnel,
+    Need::Hping,
 ];
+/// What measurements need on top of the tests.
+pub(crate) const BENCH: &[Need] = &[Need::Dnsperf];
 
 /// Whether the person wants to be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -20,12 +20,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// User, group, and the groups beside it, as in sysusers.d.
 const BIND: (u32, u32) = (963, 963);
-/// Of the group clawgress in the lab, for the host's group file knows no such name to give the runtime socket to.
-const HAPROXY: (u32, u32) = (964, CLAWGRESS);
+/// Of the group clawgress-front in the lab, for the host's group file knows no such name to give the runtime socket to.
+const HAPROXY: (u32, u32) = (964, FRONT);
 const POLICY: (u32, u32) = (970, 970);
 const ENFORCER: (u32, u32) = (971, 960);
 const RESOLVER: (u32, u32) = (972, 972);
 const CLAWGRESS: u32 = 960;
+const FRONT: u32 = 979;
 
 /// A box that runs everything; dropping it ends it all.
 pub struct Stack {
@@ -326,7 +327,7 @@ impl Stack {
                 "/usr/share/clawgress",
                 &overlay("usr/share/clawgress").display().to_string(),
             )
-            .replace("runtime_group = \"clawgress\"\n", "");
+            .replace("runtime_group = \"clawgress-front\"\n", "");
         let config = self.file("enforcer.toml", &text)?;
         let line = format!(
             "{} --config {}",
@@ -334,7 +335,13 @@ impl Stack {
             config.display()
         );
         // Signals to named and haproxy take the place of appliance-init.
-        self.daemon("clawgress-enforcer", ENFORCER, &[], "net_admin,kill", &line)
+        self.daemon(
+            "clawgress-enforcer",
+            ENFORCER,
+            &[FRONT],
+            "net_admin,kill",
+            &line,
+        )
     }
 
     pub fn policy(&mut self) -> Result {

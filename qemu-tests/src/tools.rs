@@ -9,6 +9,8 @@ pub const NAMED: (&str, &str) = ("/usr/sbin/named", "bind9");
 pub const HAPROXY: (&str, &str) = ("/usr/sbin/haproxy", "haproxy");
 pub const DIG: (&str, &str) = ("/usr/bin/dig", "bind9-dnsutils");
 pub const CURL: (&str, &str) = ("/usr/bin/curl", "curl");
+pub const PTUNNEL: (&str, &str) = ("/usr/bin/ptunnel-ng", "ptunnel-ng");
+pub const HPING: (&str, &str) = ("/usr/sbin/hping3", "hping3");
 
 /// Fails with the command that installs what is missing.
 pub fn need(tools: &[(&str, &str)]) -> Result {

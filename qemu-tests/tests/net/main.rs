@@ -23,4 +23,5 @@ mod sni_host_lies;
 mod sni_lies;
 mod sni_live;
 mod sni_policy;
+mod sni_retry;
 mod sni_tls;

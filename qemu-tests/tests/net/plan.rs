@@ -58,6 +58,7 @@ pub(crate) fn pin(principal: &str, name: &str, addresses: &[&str]) -> CarriedPin
             .iter()
             .filter_map(|address| address.parse().ok())
             .collect::<BTreeSet<IpAddr>>(),
+        leaving: false,
     }
 }
 

@@ -1,6 +1,7 @@
 //! named with a plan's configuration and zones: it loads a hundred thousand names, lets through what they hold and no
 //! more, and serves a changed zone within a third of a second.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use clawgress_policy::Moment;
 use qemu_tests::error::IoContext;
 use qemu_tests::{Case, Result, case, require};
 
-use crate::gateway::{DIG, Daemon, NAMED, eventually, need};
+use crate::gateway::{DIG, Daemon, NAMED, NFT, eventually, need};
 use crate::plan::{NOON, Planned};
 
 const CHECKCONF: (&str, &str) = ("/usr/bin/named-checkconf", "bind9-utils");
@@ -225,6 +226,44 @@ fn a_hundred_thousand_names_load_and_one_change_is_served_at_once() {
                 Ok(())
             },
         );
+        Ok(())
+    });
+}
+
+/// A zone's owner says where its servers are; an agent may be one.
+#[test]
+fn questions_go_to_nobody_inside_whatever_a_zone_says() {
+    case("net-plan-named-asks", |case| {
+        need(&[NFT, DIG])?;
+        let box_ = Planned::new()?;
+        box_.enforce(r#"{"version": 2}"#, 7, Carry::default())?;
+        let servers = [
+            "10.99.0.1",
+            "172.16.0.1",
+            "192.168.7.7",
+            "100.64.0.1",
+            "fd99::1",
+            "198.51.100.99",
+            "2001:db8:1::99",
+        ];
+        let frames = box_.gateway.outside_while(case, || {
+            for server in servers {
+                for transport in ["+notcp", "+tcp"] {
+                    // Nobody answers: what counts is what leaves.
+                    let question =
+                        format!("{} +time=1 +tries=2 {transport} @{server} x.test", DIG.0);
+                    let _ = box_.gateway.host.run(&question);
+                }
+            }
+            Ok(())
+        })?;
+        let asked: BTreeSet<String> = frames
+            .iter()
+            .filter(|frame| frame.destination_port == Some(53))
+            .filter_map(|frame| Some(frame.destination?.to_string()))
+            .collect();
+        let outside = BTreeSet::from(["198.51.100.99", "2001:db8:1::99"].map(str::to_owned));
+        require!(asked == outside, "asked: {asked:?}");
         Ok(())
     });
 }

@@ -310,6 +310,30 @@ fn an_address_belongs_to_the_machine_that_uses_it() {
         case.check("the owner goes on", || {
             box_.gateway.agent.host.dial("198.51.100.99:443").map(drop)
         });
+        for (what, ip, kind) in [
+            (
+                "a host that takes a free address stays the host",
+                Ip::V4(Ipv4Addr::new(10, 66, 0, 77), SITE),
+                IPV4,
+            ),
+            (
+                "also in the other family",
+                Ip::V6("fd66::77".parse().unwrap_or(FROM6), SITE6),
+                0x86dd,
+            ),
+        ] {
+            case.check(what, || {
+                let before = box_.denied("", Reason::SpoofedSource)?;
+                let frame = to_box(&ip.packet(UDP, &udp(&ip, 5008, 4433, MARKER)), kind);
+                let out = came_out(case, &box_, &[frame])?;
+                require!(out.is_empty(), "it got out: {}", out[0].describe());
+                require!(
+                    box_.denied("", Reason::SpoofedSource)? > before,
+                    "denied for another reason"
+                );
+                Ok(())
+            });
+        }
         case.check("the binding outlives plans", || {
             let pins = [pin("agent-1", "pinned.example", &[&SITE.to_string()])];
             for generation in [8, 9] {

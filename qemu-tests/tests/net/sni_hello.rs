@@ -80,6 +80,13 @@ impl Hello {
         self
     }
 
+    /// With a group offered besides, for which there is no key share: a site that wants it has to ask again.
+    pub(crate) fn also_p256(mut self) -> Self {
+        self.extensions
+            .retain(|(kind, _)| *kind != SUPPORTED_GROUPS);
+        self.with(SUPPORTED_GROUPS, vector(&[0, 0x1d, 0, 0x17]))
+    }
+
     /// Padded so that its record has this many bytes.
     pub(crate) fn padded_to(mut self, length: usize) -> Self {
         let missing = length.saturating_sub(self.record().len() + 4);

@@ -179,14 +179,39 @@ fn one_source_can_t_take_all_flows() {
             .agent
             .host
             .ip("address add 10.66.0.9/24 dev inside")?;
-        let helper = [helper_path()?, "crowd".to_owned(), to(), "600".to_owned()];
+        let helper = [helper_path()?, "crowd".to_owned(), to(), "450".to_owned()];
         let mut crowd = front.gateway.agent.host.entry();
         crowd.extend(helper);
-        let _crowd = case.step("600 flows that say nothing", || {
+        let _crowd = case.step("450 flows that say nothing", || {
             Helper::start("the crowd", &crowd)
         })?;
         case.check("one more of the same source", || {
             is_cut(&front, "api.example.com", Reason::Unavailable)
+        });
+        let helper = [helper_path()?, "crowd".to_owned(), to(), "150".to_owned()];
+        let mut more = front.gateway.agent.host.entry();
+        more.extend(helper);
+        let _more = case.step("600 of them", || Helper::start("more of the crowd", &more))?;
+        case.check("no more of this source are even heard", || {
+            front.forget_events();
+            // It may be cut before it is a connection to the client.
+            if let Ok(outcome) = front.say(&to(), &Hello::to("api.example.com").record()) {
+                require!(
+                    outcome.said.is_empty() && outcome.end != "open",
+                    "{outcome:?}"
+                );
+            }
+            let shown = front.runtime("show table flows-of-source\n")?;
+            let most = shown
+                .split("conn_cur=")
+                .skip(1)
+                .filter_map(|rest| rest.split_whitespace().next()?.parse::<u32>().ok())
+                .max();
+            require!(
+                most.is_some_and(|most| (400..=513).contains(&most)),
+                "{shown}"
+            );
+            Ok(())
         });
         case.check("one of another", || {
             front

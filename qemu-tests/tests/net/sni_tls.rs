@@ -20,7 +20,7 @@ pub(crate) const POLICY: &str = r#"{
     "domain_time_windows": {"shut.example.com": {"days": ["sun"], "start": "01:00", "end": "02:00"}}
 }"#;
 pub(crate) const SITE: &str = "api.example.com";
-const OPENSSL: (&str, &str) = ("/usr/bin/openssl", "openssl");
+pub(crate) const OPENSSL: (&str, &str) = ("/usr/bin/openssl", "openssl");
 
 pub(crate) fn to(address: &str) -> String {
     if address.contains(':') {
@@ -254,7 +254,7 @@ fn an_honest_client_shakes_hands_with_the_true_site() {
     case("net-sni-honest", |case| {
         need(&[OPENSSL])?;
         let front = Front::new(case, POLICY)?;
-        let _site = Site::start(case, &front)?;
+        let _site = Site::start(case, &front, "")?;
         for (family, address) in [("-4", ATTACKER), ("-6", ATTACKER6)] {
             case.check(&format!("openssl {family}"), || {
                 let script = front.gateway.file(
@@ -277,13 +277,14 @@ fn an_honest_client_shakes_hands_with_the_true_site() {
 }
 
 /// A TLS server with a certificate for `SITE` at the address of that name.
-struct Site {
+pub(crate) struct Site {
     _host: Host,
     _servers: [Guest; 2],
 }
 
 impl Site {
-    fn start(case: &Case, front: &Front) -> Result<Self> {
+    /// `more`: options of openssl's s_server.
+    pub(crate) fn start(case: &Case, front: &Front, more: &str) -> Result<Self> {
         let gateway = &front.gateway;
         let host = gateway.lab.host("site")?;
         let (v4, v6) = address_of(SITE);
@@ -314,7 +315,7 @@ impl Site {
         let log = case.log_directory("daemons")?;
         let serve = |family: &str| {
             let command = format!(
-                "{} s_server {family} -accept 443 -key {} -cert {} -www",
+                "{} s_server {family} -accept 443 -key {} -cert {} -www {more}",
                 OPENSSL.0,
                 key.display(),
                 certificate.display()

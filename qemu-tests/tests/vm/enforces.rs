@@ -7,18 +7,21 @@ use std::time::Duration;
 use qemu_tests::agent::{Agent, BOX_LAN_MAC, BOX_WAN_MAC};
 use qemu_tests::capture::Capture;
 use qemu_tests::frame::{Frame, TCP, UDP};
-use qemu_tests::lab::{Internet, Lab};
+use qemu_tests::lab::{Internet, Lab, helper_path};
 use qemu_tests::machine::{Attach, Machine};
 use qemu_tests::media::Shelf;
 use qemu_tests::names::address_of;
 use qemu_tests::vm::Vm;
 use qemu_tests::{Case, Dist, Result, case, fail, require};
 
+use crate::sni_hello::Hello;
 use crate::{every_step_is_ok, no_unit_has_failed, the_kernel_is_sealed};
 
 const ALLOWED: &str = "api.allowed.example";
 const WILD: &str = "cdn.wild.example";
 const DENIED: &str = "evil.example";
+const OTHER: &str = "other.example";
+const STREAMS: u16 = 8443;
 /// The fake internet's resolver.
 const RESOLVER: &str = "203.0.113.1";
 
@@ -60,7 +63,7 @@ struct Scene {
     vm: Vm,
     agent: Agent,
     outside: Capture,
-    _internet: Internet,
+    internet: Internet,
     _lab: Lab,
 }
 
@@ -91,7 +94,7 @@ fn scene(case: &Case) -> Result<Scene> {
         vm,
         agent,
         outside: captured,
-        _internet: internet,
+        internet,
         _lab: lab,
     })
 }
@@ -162,6 +165,8 @@ fn an_agent_reaches_what_the_policy_allows_and_nothing_else() {
         what_is_allowed(case, &scene);
         what_is_denied(case, &mut scene);
         what_changes(case, &mut scene);
+        what_runs(case, &mut scene);
+        what_names_say(case, &mut scene);
         case.check("no unit has failed", || no_unit_has_failed(&mut scene.vm));
         let Scene { vm, outside, .. } = scene;
         drop(vm);
@@ -306,9 +311,99 @@ fn what_changes(case: &Case, scene: &mut Scene) {
     });
 }
 
+/// A revision reaches what runs.
+fn what_runs(case: &Case, scene: &mut Scene) {
+    let policy = |domains: &str| {
+        format!(r#"{{"version":1,"allow":{{"domains":[{domains}],"ports":[443,{STREAMS}]}}}}"#)
+    };
+    case.check(
+        "a forbidden download is cut, an allowed one loses no byte",
+        || {
+            scene.internet.serve_streams(STREAMS)?;
+            scene.commit(&policy("\"other.example\",\"cdn.wild.example\""))?;
+            scene.resolves(OTHER, "10.66.0.1")?;
+            scene.resolves(WILD, "10.66.0.1")?;
+            let download = |name: &str, bytes: u64| {
+                let site = address_of(name).0;
+                scene
+                    .agent
+                    .host
+                    .stream(&format!("{site}:{STREAMS} --download {bytes} --pace 50000"))
+            };
+            let (kept, cut) = (download(OTHER, 1_500_000)?, download(WILD, 5_000_000)?);
+            scene.commit(&policy("\"other.example\""))?;
+            let began = std::time::Instant::now();
+            let cut = cut.finish()?;
+            let took = began.elapsed();
+            require!(
+                cut.contains("\"end\":\"reset\"") && took < Duration::from_secs(3),
+                "after {took:?}: {cut}"
+            );
+            let kept = kept.finish()?;
+            require!(
+                kept.contains("\"end\":\"whole\"") && kept.contains("\"intact\":true"),
+                "{kept}"
+            );
+            Ok(())
+        },
+    );
+}
+
+/// In SNI mode the name on the wire decides, whatever address it is said to.
+fn what_names_say(case: &Case, scene: &mut Scene) {
+    const ATTACKER: &str = "198.51.100.66";
+    let committed = scene.commit(
+        r#"{"version":1,"allow":{"domains":["other.example"],"ports":[80,443]},"proxy":{"mode":"sni-allowlist"}}"#,
+    );
+    case.check("names on the wire are judged from now on", || committed);
+    let site = format!("clawgress fake internet at {}", address_of(OTHER).0);
+    let hello = |to: &str, name: &str| -> Result<String> {
+        let bytes = Hello::to(name).record();
+        let hex = bytes
+            .iter()
+            .fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+        let helper = helper_path()?;
+        let host = &scene.agent.host;
+        host.run(&format!("{helper} converse {to}:443 send={hex} read shut"))
+    };
+    case.check(
+        "an allowed name at an attacker's address: the true site",
+        || {
+            let said = hello(ATTACKER, OTHER)?;
+            require!(said.contains(&site), "{said}");
+            Ok(())
+        },
+    );
+    case.check("another name at the allowed site's address is cut", || {
+        let said = hello(&address_of(OTHER).0.to_string(), DENIED)?;
+        require!(!said.contains("fake internet"), "{said}");
+        Ok(())
+    });
+    let page = |name: &str, at: &str| {
+        scene.agent.host.run(&format!(
+            "/usr/bin/curl --silent --max-time 8 --resolve {name}:80:{at} http://{name}/"
+        ))
+    };
+    case.check("the same on port 80, by the Host", || {
+        let said = page(OTHER, ATTACKER)?;
+        require!(said.contains(&site), "{said}");
+        let said = page(DENIED, &address_of(OTHER).0.to_string())?;
+        require!(said.contains("\"decision\":\"deny\""), "{said}");
+        Ok(())
+    });
+    case.check("QUIC is refused", || {
+        let asked = scene.agent.host.run(&format!(
+            "/usr/bin/dig +notcp +time=4 +tries=1 -p 443 @{} {OTHER}",
+            address_of(OTHER).0
+        ));
+        require!(asked.is_err(), "{asked:?}");
+        Ok(())
+    });
+}
+
 /// Every TCP and UDP packet of the box goes to an allowed site on an allowed port, to its resolver, or for an address.
 fn only_allowed(frames: &[Frame]) -> Result {
-    let names = [ALLOWED, WILD, "other.example"];
+    let names = [ALLOWED, WILD, OTHER];
     let mut sites: Vec<IpAddr> = vec!["192.0.2.7".parse().unwrap_or(IpAddr::from([0, 0, 0, 0]))];
     for name in names {
         let (v4, v6) = address_of(name);
@@ -324,7 +419,7 @@ fn only_allowed(frames: &[Frame]) -> Result {
                 return true;
             };
             let port = frame.destination_port;
-            let site = sites.contains(&to) && matches!(port, Some(80 | 443));
+            let site = sites.contains(&to) && matches!(port, Some(80 | 443 | STREAMS));
             let asks = to == resolver && port == Some(53);
             let lease = matches!(port, Some(67 | 547));
             !site && !asks && !lease

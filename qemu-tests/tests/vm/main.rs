@@ -7,6 +7,10 @@ mod idle;
 mod lifecycle;
 mod media;
 mod sealed;
+// The same bytes that the tests without a VM say.
+#[allow(dead_code)]
+#[path = "../net/sni_hello.rs"]
+mod sni_hello;
 
 use qemu_tests::report::BootReport;
 use qemu_tests::vm::Vm;

@@ -1,12 +1,16 @@
 //! The ways around, each tried against everything that enforces: real nft, named and haproxy and our own daemons, with
 //! an agent behind them and a fake internet before them. What passes outside is on record.
 
+mod front;
+mod limits;
+mod tools;
+
 use std::time::{Duration, Instant};
 
 use qemu_tests::agent::Agent;
 use qemu_tests::capture::Capture;
 use qemu_tests::frame::{Frame, Mac};
-use qemu_tests::lab::{Host, Internet, Lab};
+use qemu_tests::lab::{Host, Internet, Lab, Wire};
 use qemu_tests::names::address_of;
 use qemu_tests::stack::{Stack, box_between};
 use qemu_tests::{Case, Result, case, fail, require};
@@ -62,7 +66,8 @@ pub(crate) struct Scene {
     pub(crate) second: Host,
     pub(crate) internet: Internet,
     outside: Capture,
-    _lab: Lab,
+    outside_wire: Wire,
+    lab: Lab,
 }
 
 impl Scene {
@@ -96,8 +101,17 @@ impl Scene {
             second,
             internet,
             outside: captured,
-            _lab: lab,
+            outside_wire: outside,
+            lab,
         })
+    }
+
+    pub(crate) fn lab(&self) -> &Lab {
+        &self.lab
+    }
+
+    pub(crate) fn outside_wire(&self) -> &Wire {
+        &self.outside_wire
     }
 
     /// All that passed outside until now.
@@ -149,7 +163,7 @@ pub(crate) fn does_not_reach(host: &Host, address: &str) -> Result {
 }
 
 /// Names that crossed the outside wire in a question of the box.
-fn was_heard(frames: &[Frame], part: &str) -> Vec<String> {
+pub(crate) fn was_heard(frames: &[Frame], part: &str) -> Vec<String> {
     frames
         .iter()
         .filter(|frame| {
@@ -419,12 +433,15 @@ fn names_on_the_wire_are_judged_not_addresses() {
         case.check("plain TCP, SSH and silence on 443 reach nobody", || {
             does_not_reach(agent, &format!("{}:443", address_of(ALLOWED).0))
         });
-        case.check("QUIC is refused", || {
-            let output = curl(&format!(
-                "--connect-timeout 2 http://{}:443/",
+        case.check("QUIC is refused, and the client is told so at once", || {
+            let output = agent.run(&format!(
+                "{} +notcp +time=4 +tries=1 -p 443 @{} {ALLOWED}",
+                DIG.0,
                 address_of(ALLOWED).0
             ));
-            require!(output.is_err(), "{output:?}");
+            let text = output.err().map(|error| error.to_string());
+            let text = text.unwrap_or_default();
+            require!(text.contains("refused"), "{text}");
             Ok(())
         });
         Ok(())

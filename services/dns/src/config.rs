@@ -30,6 +30,7 @@ struct Limits {
     questions_per_principal: usize,
     questions_per_source: usize,
     connections: usize,
+    connections_per_principal: usize,
     connections_per_source: usize,
     cached_answers: usize,
     remembered_pins: usize,
@@ -40,7 +41,7 @@ struct Limits {
 struct Budget {
     names_per_minute: usize,
     bytes_per_minute: usize,
-    wildcards: usize,
+    domains: usize,
 }
 
 impl Config {
@@ -54,7 +55,7 @@ impl Config {
             budget: budget::Limits {
                 names: self.budget.names_per_minute,
                 bytes: self.budget.bytes_per_minute,
-                wildcards: self.budget.wildcards,
+                domains: self.budget.domains,
             },
             cached_answers: self.limits.cached_answers,
             remembered_pins: self.limits.remembered_pins,
@@ -64,6 +65,7 @@ impl Config {
     pub fn stream_limits(&self) -> listen::StreamLimits {
         listen::StreamLimits {
             total: self.limits.connections,
+            of_principal: self.limits.connections_per_principal,
             of_source: self.limits.connections_per_source,
         }
     }
@@ -109,6 +111,11 @@ impl Configuration for Config {
             ),
             ("connections", self.limits.connections, 10_000),
             (
+                "connections_per_principal",
+                self.limits.connections_per_principal,
+                10_000,
+            ),
+            (
                 "connections_per_source",
                 self.limits.connections_per_source,
                 10_000,
@@ -117,7 +124,7 @@ impl Configuration for Config {
             ("remembered_pins", self.limits.remembered_pins, 10_000_000),
             ("names_per_minute", self.budget.names_per_minute, 100_000),
             ("bytes_per_minute", self.budget.bytes_per_minute, 10_000_000),
-            ("wildcards", self.budget.wildcards, 10_000_000),
+            ("domains", self.budget.domains, 10_000_000),
         ];
         limits
             .into_iter()

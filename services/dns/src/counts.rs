@@ -82,30 +82,6 @@ fn room_for<'a, V>(table: &HashMap<Box<str>, V>, key: &'a str, most: usize) -> &
     }
 }
 
-/// What stands for a name that no rule matched: the part that somebody registered, as good as can be told from the
-/// name alone. For people to read; nothing is decided by it.
-pub fn registered_domain(name: &str) -> &str {
-    const SECOND_LEVELS: [&str; 9] = ["ac", "co", "com", "edu", "gov", "ne", "net", "or", "org"];
-    let mut dots = name.rmatch_indices('.').map(|(at, _)| at);
-    let Some(last) = dots.next() else {
-        return name;
-    };
-    let Some(second) = dots.next() else {
-        return name;
-    };
-    let country = name.len() - last - 1 == 2;
-    let below = name.get(second + 1..last).unwrap_or_default();
-    let cut = if country && SECOND_LEVELS.contains(&below) {
-        match dots.next() {
-            Some(third) => third,
-            None => return name,
-        }
-    } else {
-        second
-    };
-    name.get(cut + 1..).unwrap_or(name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,21 +119,5 @@ mod tests {
         assert!(taken.len() <= MOST_DOMAINS + 1);
         assert_eq!(taken.iter().map(|count| count.queries).sum::<u64>(), 5000);
         assert!(taken.iter().any(|count| count.domain == OTHER));
-    }
-
-    #[test]
-    fn the_registered_part_of_a_name() {
-        for (name, registered) in [
-            ("com", "com"),
-            ("example.com", "example.com"),
-            ("a.b.example.com", "example.com"),
-            ("www.example.co.uk", "example.co.uk"),
-            ("co.uk", "co.uk"),
-            ("example.co.uk", "example.co.uk"),
-            ("www.example.de", "example.de"),
-            ("", ""),
-        ] {
-            assert_eq!(registered_domain(name), registered);
-        }
     }
 }

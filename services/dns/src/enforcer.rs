@@ -6,7 +6,7 @@
 mod connection;
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -120,6 +120,7 @@ pub async fn keep(engine: Arc<Engine>, socket: PathBuf, mut outbox: Outbox) {
                     connection,
                     outbox: &mut outbox,
                     loading: None,
+                    prepared: None,
                 };
                 let error = session.run().await;
                 if session.was_useful() {
@@ -144,11 +145,28 @@ struct Session<'a> {
     outbox: &'a mut Outbox,
     /// The revision that is being compiled; a later order replaces it.
     loading: Option<Loading>,
+    /// What is likely to be ordered next.
+    prepared: Option<Loading>,
 }
 
 struct Loading {
     revision: u64,
+    file: String,
     rules: JoinHandle<Result<Rules, String>>,
+}
+
+impl Loading {
+    fn begin(revision: u64, file: String) -> Self {
+        let path = PathBuf::from(&file);
+        let rules = tokio::task::spawn_blocking(move || {
+            Rules::read(&path, revision).map_err(|error| error.to_string())
+        });
+        Self {
+            revision,
+            file,
+            rules,
+        }
+    }
 }
 
 impl Session<'_> {
@@ -181,13 +199,17 @@ impl Session<'_> {
         match message {
             FromEnforcer::Load { revision, file } => {
                 tracing::info!("loading revision {revision}");
-                let rules = tokio::task::spawn_blocking(move || {
-                    Rules::read(Path::new(&file), revision).map_err(|error| error.to_string())
-                });
-                if let Some(earlier) = self.loading.replace(Loading { revision, rules }) {
+                let prepared = self.prepared.take();
+                let new = prepared
+                    .filter(|prepared| prepared.revision == revision && prepared.file == file)
+                    .unwrap_or_else(|| Loading::begin(revision, file));
+                if let Some(earlier) = self.loading.replace(new) {
                     let error = format!("revision {revision} came before it was compiled");
                     self.send_loaded(earlier.revision, Some(error)).await?;
                 }
+            }
+            FromEnforcer::Prepare { next } => {
+                self.prepared = next.map(|(revision, file)| Loading::begin(revision, file));
             }
             FromEnforcer::Unload => {
                 tracing::info!("no policy any more");
@@ -252,7 +274,10 @@ impl Session<'_> {
 
 /// The revision that was asked for last, once it is compiled; never, if none is being compiled. Cancel safe.
 async fn compiled(loading: &mut Option<Loading>) -> (u64, Result<Rules, String>) {
-    let Some(Loading { revision, rules }) = loading else {
+    let Some(Loading {
+        revision, rules, ..
+    }) = loading
+    else {
         return std::future::pending().await;
     };
     let revision = *revision;

@@ -20,5 +20,6 @@ pub mod listen;
 pub mod pins;
 pub mod question;
 pub mod random;
+pub mod registered;
 pub mod rules;
 pub mod upstream;

@@ -12,6 +12,7 @@ use clawgress_dns::events::Events;
 use clawgress_dns::listen::{Bound, Door, Streams};
 use clawgress_dns::rules::own_addresses;
 use clawgress_dns::upstream::Upstream;
+use clawgress_link::deny_lines::DenyLines;
 use clawgress_link::service::{self, Stop};
 use sd_notify::NotifyState;
 
@@ -30,7 +31,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         doors.push(Bound::at(*address, Door::Agents)?);
     }
     let upstream = Upstream::start(config.named).await?;
-    let events = Events::to(std::io::stdout()).context("starting the thread that writes events")?;
+    let mut lines = DenyLines::of("clawgress-dns");
+    let events = Events::to(move |facility, line| lines.write(facility, line))
+        .context("starting the thread that writes events")?;
     let (link, outbox) = Link::new();
     let engine = Engine::new(&config.engine_limits(), upstream, link, events);
     engine.set_own_addresses(own_addresses().context("listing this box's own addresses")?);

@@ -2,15 +2,17 @@
 //!
 //! Decides nothing of its own about names.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::Path;
 
 use clawgress_config::Cidr;
+use clawgress_link::deny_lines::{USUAL_FACILITY, facility};
 use clawgress_policy::{
     Card, Index, IndexError, Moment, NameVerdict, Principal, Reason, Revision, RevisionError,
 };
 
-use crate::address::is_inside;
+use crate::address;
 
 /// The front, asking on behalf of flows that it has checked.
 pub const FRONT: &str = "sni";
@@ -21,10 +23,14 @@ pub struct Rules {
     pub revision: u64,
     /// Whether denials are events.
     pub deny_log: bool,
+    /// Of the syslog, for those events.
+    pub facility: u8,
     index: Index,
-    trust_hardware_clock: bool,
+    /// Next gateways by name: the front alone asks for them.
+    gateways: HashSet<Box<str>>,
     /// Networks on this side of the box, and its own addresses as configured.
     near: Vec<Cidr>,
+    own: HashSet<IpAddr>,
 }
 
 /// Whose question it is.
@@ -72,20 +78,31 @@ impl Rules {
                 .flat_map(|card| card.addresses.iter().copied())
                 .collect()
         };
-        let own = cards(&network.wan)
-            .into_iter()
-            .map(|cidr| cidr.address)
-            .chain(network.listen_addresses.iter().copied())
-            .map(single);
+        let wan = cards(&network.wan);
         let mut near = cards(&network.lan);
         near.extend(cards(&network.management));
-        near.extend(own);
+        let listens = network.listen_addresses.iter().copied();
+        let of_cards = wan.iter().chain(&near).map(|cidr| cidr.address);
+        let own: HashSet<IpAddr> = of_cards.chain(listens.clone()).collect();
+        near.extend(
+            wan.iter()
+                .map(|cidr| cidr.address)
+                .chain(listens)
+                .map(single),
+        );
+        let index = Index::of(revision)?;
         Ok(Self {
             revision: revision.number,
             deny_log: revision.logging.deny_log,
-            index: Index::of(revision)?,
-            trust_hardware_clock: revision.trust_hardware_clock,
+            facility: facility(&revision.logging.facility).unwrap_or(USUAL_FACILITY),
+            gateways: if revision.enabled {
+                gateways(&index)
+            } else {
+                HashSet::new()
+            },
+            index,
             near,
+            own,
         })
     }
 
@@ -93,28 +110,54 @@ impl Rules {
         self.index.principal_of(source).map(Who::Agent)
     }
 
+    /// `clock_trusted` is the enforcer's word, which knows what the revision says of the hardware clock.
     pub fn moment(&self, now: i64, clock_trusted: bool) -> Moment {
         Moment {
             now,
-            trusted: clock_trusted || self.trust_hardware_clock,
+            trusted: clock_trusted,
         }
     }
 
     /// For the front a name counts as allowed if anybody may have it on the wire: whose flow it is was judged there.
+    /// A rule that names it in full goes before a wildcard, which has a budget.
     pub fn judge(&self, who: Who<'_>, name: &str, moment: Moment) -> NameVerdict<'_> {
         match who {
             Who::Agent(principal) => self.index.judge_name(principal, name, moment),
-            Who::Front => self
-                .index
-                .principals()
-                .iter()
-                .map(|principal| self.index.judge_wire_name(principal, name, moment))
-                .find(NameVerdict::is_allowed)
-                .unwrap_or(NameVerdict::Deny {
-                    reason: Reason::NotAllowlisted,
-                    label: self.index.label(name),
-                }),
+            Who::Front => self.judge_for_front(name, moment),
         }
+    }
+
+    fn judge_for_front(&self, name: &str, moment: Moment) -> NameVerdict<'_> {
+        if let Some(gateway) = self.gateways.get(name) {
+            return NameVerdict::Allow {
+                pattern: gateway,
+                label: None,
+                pin: true,
+            };
+        }
+        let mut found = None;
+        for principal in self.index.principals() {
+            let verdict = self.index.judge_wire_name(principal, name, moment);
+            match verdict {
+                NameVerdict::Allow { pattern, .. } if pattern == name => return verdict,
+                NameVerdict::Allow { .. } => found = found.or(Some(verdict)),
+                NameVerdict::Deny { .. } => {}
+            }
+        }
+        found.unwrap_or(NameVerdict::Deny {
+            reason: Reason::NotAllowlisted,
+            label: self.index.label(name),
+        })
+    }
+
+    /// Who may have the name on the wire now, and by which rule.
+    pub fn on_wire(&self, name: &str, moment: Moment) -> impl Iterator<Item = (&Principal, &str)> {
+        self.index.principals().iter().filter_map(move |principal| {
+            match self.index.judge_wire_name(principal, name, moment) {
+                NameVerdict::Allow { pattern, .. } => Some((principal, pattern)),
+                NameVerdict::Deny { .. } => None,
+            }
+        })
     }
 
     /// True if the name counts against a cap that `is_over` says is used up.
@@ -130,24 +173,18 @@ impl Rules {
     }
 
     /// Whether this asker may be told an address that an answer from outside has no business with. For the front all
-    /// must hold it whose flows it may ask for, or one agent's network would be open to another's name.
+    /// must hold it whose flows it may ask for, or one agent's network would be open to another's name. A next gateway
+    /// may be anywhere but in this box: the operator named it.
     pub fn holds(&self, who: Who<'_>, name: &str, address: IpAddr, moment: Moment) -> bool {
-        // An IPv4 address in disguise is held by nobody: its plain form is there to be told.
-        if matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some()) {
+        if address::is_never_meant(address) {
             return false;
         }
         match who {
-            Who::Agent(principal) => principal.scope.holds(address),
+            Who::Agent(principal) => holds(principal, address),
+            Who::Front if self.gateways.contains(name) => !self.own.contains(&address),
             Who::Front => self
-                .index
-                .principals()
-                .iter()
-                .filter(|principal| {
-                    self.index
-                        .judge_wire_name(principal, name, moment)
-                        .is_allowed()
-                })
-                .all(|principal| principal.scope.holds(address)),
+                .on_wire(name, moment)
+                .all(|(principal, _)| holds(principal, address)),
         }
     }
 
@@ -178,7 +215,7 @@ impl<'r> Who<'r> {
     }
 }
 
-/// The addresses of this box that an answer must not name though they look like the world's. The others are inside.
+/// The addresses of this box as the kernel has them.
 pub fn own_addresses() -> std::io::Result<Vec<IpAddr>> {
     let mut own: Vec<IpAddr> = nix::ifaddrs::getifaddrs()?
         .filter_map(|interface| {
@@ -188,11 +225,30 @@ pub fn own_addresses() -> std::io::Result<Vec<IpAddr>> {
             }
             address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip()))
         })
-        .filter(|address| !is_inside(*address))
         .collect();
     own.sort_unstable();
     own.dedup();
     Ok(own)
+}
+
+/// By the networks of the policy that mean such addresses, not by one that is about the world and holds them along.
+fn holds(principal: &Principal, address: IpAddr) -> bool {
+    let mut networks = principal.scope.ips.iter();
+    networks.any(|network| network.contains(address) && !address::reaches_inside(network))
+}
+
+/// Hosts of the next gateways that flows judged on the wire are handed to.
+fn gateways(index: &Index) -> HashSet<Box<str>> {
+    let on_wire = index
+        .principals()
+        .iter()
+        .filter(|principal| principal.scope.judges_names_on_the_wire);
+    on_wire
+        .filter_map(|principal| principal.scope.backend.as_deref()?.rsplit_once(':'))
+        .map(|(host, _)| host.trim_matches(['[', ']']))
+        .filter(|host| host.parse::<IpAddr>().is_err())
+        .map(|host| host.to_ascii_lowercase().into())
+        .collect()
 }
 
 fn single(address: IpAddr) -> Cidr {

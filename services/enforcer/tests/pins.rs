@@ -67,7 +67,7 @@ fn pinner(journal: &Path) -> (Pinner, Arc<Index>) {
     let revision = revision();
     let index = Arc::new(Index::of(&revision).unwrap());
     let moment = Moment::trusted(1_767_700_800);
-    let mut pinner = Pinner::open(journal, LIMITS).unwrap();
+    let mut pinner = Pinner::open(journal, LIMITS, 1000).unwrap();
     let carry = Carry {
         pins: pinner.carried(),
         ..Carry::default()
@@ -140,12 +140,31 @@ fn pins_go_in_by_name_and_out_when_the_last_name_expires() {
     assert_eq!(held("clawgress_meter", &cap), addresses(&["192.0.2.1"]));
 
     // The first name expires: the address stays for the second.
-    pinner.sweep(1020, &HashSet::new()).unwrap();
+    let none = HashSet::new();
+    let sweep = |pinner: &mut Pinner, now, used: &HashSet<_>| {
+        let looked_at = pinner.expired(now);
+        pinner.sweep(now, &looked_at, used).unwrap();
+    };
+    sweep(&mut pinner, 1020, &none);
     assert_eq!(held("clawgress", &own), addresses(&["192.0.2.1"]));
     assert!(held("clawgress", &name::pins(id, true)).is_empty());
-    pinner.sweep(1200, &HashSet::new()).unwrap();
+    // What expired after flows were sought is left alone.
+    pinner.sweep(1200, &[], &none).unwrap();
+    assert_eq!(held("clawgress", &own), addresses(&["192.0.2.1"]));
+    // The second opens nothing any more and still counts, until nobody was found to use it.
+    sweep(&mut pinner, 1200, &none);
+    assert!(held("clawgress", &own).is_empty());
+    assert_eq!(held("clawgress_meter", &cap), addresses(&["192.0.2.1"]));
+    let flow = (Arc::from("agent-1"), "192.0.2.1".parse().unwrap());
+    sweep(&mut pinner, 1215, &HashSet::from([flow]));
+    assert_eq!(held("clawgress", &own), addresses(&["192.0.2.1"]));
+    sweep(&mut pinner, 1300, &none);
+    sweep(&mut pinner, 1315, &none);
     assert!(held("clawgress", &own).is_empty());
     assert!(held("clawgress_meter", &cap).is_empty());
+    // A restart brings none of it back.
+    let again = Pinner::open(&journal, LIMITS, 1315).unwrap();
+    assert!(again.table().is_empty(), "{:?}", again.carried());
 }
 
 #[test]
@@ -239,7 +258,9 @@ table inet x { chain i { type filter hook input priority 0; ct state new accept
     let used = in_use(&mut socket, &expired, &index).unwrap();
     assert_eq!(used.len(), 1);
     assert!(used.contains(&(Arc::from("agent-1"), to.ip())));
+    // Both have said goodbye: as long as the kernel knows the flow, its packets pass.
     drop((held_open, accepted));
+    assert_eq!(in_use(&mut socket, &expired, &index).unwrap(), used);
 }
 
 /// Connects from the address of `agent-1`.

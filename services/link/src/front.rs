@@ -5,9 +5,6 @@
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Request, body::Bytes};
-use hyper_util::rt::TokioIo;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -24,9 +21,6 @@ use crate::error::{ProbeError, within};
 
 /// Where appliance-init leaves the public half of what haproxy loads.
 pub const CERTIFICATE: &str = "/var/lib/clawgress/tls/front.crt";
-
-/// Far above any answer of our own services.
-const LARGEST_BODY: usize = 1024 * 1024;
 
 /// Shakes hands and hangs up: proof that the front runs and holds the key of that certificate.
 pub async fn handshake(
@@ -48,53 +42,6 @@ pub async fn handshake(
             > 0
         {}
         Ok(())
-    })
-    .await
-}
-
-/// Posts a JSON text and returns status and body.
-pub async fn post_json(
-    addr: SocketAddr,
-    certificate_pem: &Path,
-    path: &str,
-    body: &str,
-    deadline: Duration,
-) -> Result<(u16, String), ProbeError> {
-    let doing = format!("posting to https://{addr}{path}");
-    within(deadline, &doing, async {
-        let stream = connect(addr, certificate_pem, &doing).await?;
-        let request = Request::post(path)
-            .header("host", addr.to_string())
-            .header("content-type", "application/json")
-            .header("connection", "close")
-            .body(Full::new(Bytes::copy_from_slice(body.as_bytes())))
-            .map_err(|error| ProbeError::answer(&doing, error))?;
-
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| ProbeError::answer(&doing, error))?;
-        // Driven beside the exchange and dropped with it, so that a deadline leaves no task behind.
-        let exchange = async {
-            let response = sender
-                .send_request(request)
-                .await
-                .map_err(|error| ProbeError::answer(&doing, error))?;
-            let status = response.status().as_u16();
-            let body = Limited::new(response.into_body(), LARGEST_BODY)
-                .collect()
-                .await
-                .map_err(|error| ProbeError::answer(&doing, error))?;
-            Ok((
-                status,
-                String::from_utf8_lossy(&body.to_bytes()).into_owned(),
-            ))
-        };
-        tokio::pin!(exchange, connection);
-        tokio::select! {
-            outcome = &mut exchange => outcome,
-            // The connection may end before the last of the body has been taken out of it.
-            _ = &mut connection => exchange.await,
-        }
     })
     .await
 }

@@ -8,6 +8,7 @@ pub mod agents_resolver;
 pub mod bundle;
 pub mod ca;
 pub mod control;
+pub mod deny_lines;
 pub mod durable;
 pub mod enrol;
 pub mod error;

@@ -60,6 +60,8 @@ pub struct Count {
 pub enum FromEnforcer {
     /// Load this revision from its file; answer with `Loaded`. Sent first on every new connection, too.
     Load { revision: u64, file: String },
+    /// Compile this revision from its file and keep it: a `Load` of it is likely to follow. None: it is not. No answer.
+    Prepare { next: Option<(u64, String)> },
     /// Forget every policy: answer REFUSED with the reason `unavailable` from now on.
     Unload,
     /// The answer to a pin.

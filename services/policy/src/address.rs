@@ -6,6 +6,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use clawgress_config::Cidr;
+
 /// Address and prefix length.
 type Block4 = (Ipv4Addr, u32);
 type Block6 = (Ipv6Addr, u32);
@@ -43,6 +45,52 @@ pub fn is_inside(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => INSIDE4.iter().any(|block| in4(v4, *block)),
         IpAddr::V6(v6) => !in6(v6, GLOBAL6) || INSIDE6.iter().any(|block| in6(v6, *block)),
+    }
+}
+
+/// No policy opens these: this box itself, every host at once, and IPv4 in disguise.
+const NEVER4: [Block4; 3] = [
+    (Ipv4Addr::UNSPECIFIED, 8),
+    (Ipv4Addr::new(127, 0, 0, 0), 8),
+    (Ipv4Addr::new(224, 0, 0, 0), 3),
+];
+const NEVER6: [Block6; 6] = [
+    (Ipv6Addr::UNSPECIFIED, 96),
+    (Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96),
+    (Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 32),
+    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 32),
+    (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16),
+    (Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8),
+];
+
+/// Blocks outside global unicast that somebody may have in mind.
+const LOCAL6: [Block6; 4] = [
+    (Ipv6Addr::new(0x5f00, 0, 0, 0, 0, 0, 0, 0), 16),
+    (Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0), 7),
+    (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10),
+    (Ipv6Addr::new(0xfec0, 0, 0, 0, 0, 0, 0, 0), 10),
+];
+
+/// True if no answer from outside may lead there, whatever the policy holds.
+pub fn is_never_meant(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => NEVER4.iter().any(|block| in4(v4, *block)),
+        IpAddr::V6(v6) => NEVER6.iter().any(|block| in6(v6, *block)),
+    }
+}
+
+/// True if the network is more than a block of inside addresses and has one in it: who writes `0.0.0.0/0` means the
+/// world, and not that names from outside may lead inside.
+pub fn reaches_inside(network: &Cidr) -> bool {
+    let length = u32::from(network.length);
+    match network.address {
+        IpAddr::V4(v4) => INSIDE4
+            .iter()
+            .any(|(block, of)| length < *of && in4(*block, (v4, length))),
+        IpAddr::V6(v6) => INSIDE6
+            .iter()
+            .chain(&LOCAL6)
+            .any(|(block, of)| length < *of && in6(*block, (v6, length))),
     }
 }
 
@@ -134,6 +182,68 @@ mod tests {
             "2a00:1450::1",
         ] {
             assert!(!inside(address), "{address} is refused");
+        }
+    }
+
+    fn network(text: &str) -> Cidr {
+        let (address, length) = text.split_once('/').unwrap();
+        Cidr {
+            address: address.parse().unwrap(),
+            length: length.parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_network_that_is_about_the_world_opens_nothing_inside() {
+        for wide in [
+            "0.0.0.0/0",
+            "8.0.0.0/5",
+            "192.0.0.0/8",
+            "::/0",
+            "2000::/3",
+            "e000::/3",
+        ] {
+            assert!(reaches_inside(&network(wide)), "{wide}");
+        }
+        for meant in [
+            "10.0.0.0/8",
+            "10.9.0.0/16",
+            "192.168.7.7/32",
+            "203.0.113.0/24",
+            "fd00::/8",
+            "fc00::/7",
+            "2001:db8::/32",
+        ] {
+            assert!(!reaches_inside(&network(meant)), "{meant}");
+        }
+    }
+
+    #[test]
+    fn the_box_itself_and_ipv4_in_disguise_are_never_meant() {
+        for address in [
+            "0.0.0.0",
+            "127.0.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::ffff:10.0.0.1",
+            "64:ff9b::a00:1",
+            "64:ff9b:1::a00:1",
+            "2001::1",
+            "2002:a00:1::1",
+            "ff02::1",
+        ] {
+            assert!(is_never_meant(address.parse().unwrap()), "{address}");
+        }
+        for address in [
+            "10.0.0.1",
+            "169.254.1.1",
+            "198.51.100.1",
+            "fd00::1",
+            "fe80::1",
+        ] {
+            assert!(!is_never_meant(address.parse().unwrap()), "{address}");
         }
     }
 }

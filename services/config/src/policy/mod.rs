@@ -17,4 +17,4 @@ pub use model::{
     Allow, Cap, Day, Host, Limits, Mtls, Period, Policy, PortRule, Protocol, Proxy, ProxyMode,
     Scope, TimeOfDay, TimeWindow,
 };
-pub use name::canonical_name;
+pub use name::{canonical_name, is_for_policy_zones};

@@ -14,6 +14,25 @@ const MAX_LABEL: usize = 63;
 /// A longer text is no name in any writing: four bytes for every character that a name could have.
 const MAX_WRITTEN: usize = 4 * (MAX_NAME + 1);
 
+/// Last labels by which named's policy zones mean addresses or actions instead of names, and that of those zones: a name
+/// in one of them would change what the zones do to every other.
+const POLICY_ZONE_LABELS: [&str; 8] = [
+    "clawgress",
+    "rpz-client-ip",
+    "rpz-drop",
+    "rpz-ip",
+    "rpz-nsdname",
+    "rpz-nsip",
+    "rpz-passthru",
+    "rpz-tcp-only",
+];
+
+/// True if the last label of this canonical name is reserved for policy zones.
+pub fn is_for_policy_zones(name: &str) -> bool {
+    let last = name.rsplit('.').next().unwrap_or_default();
+    POLICY_ZONE_LABELS.contains(&last)
+}
+
 /// The one form in which names are compared: lowercase A-labels without a trailing dot.
 pub fn canonical_name(text: &str) -> Result<String, Wrong> {
     if is_plain(text) {
@@ -167,6 +186,15 @@ fn check(written: &str, name: &str) -> Result<(), Wrong> {
             );
         }
     }
+    if is_for_policy_zones(name) {
+        return wrong(
+            format!(
+                "`{}` ends in a word that the policy zones of the resolver keep for themselves",
+                shown(written)
+            ),
+            "write the name of a site, such as api.example.com, or a network under ips",
+        );
+    }
     let last = name.rsplit('.').next().unwrap_or_default();
     if last.bytes().all(|b| b.is_ascii_digit()) {
         return wrong(
@@ -226,6 +254,20 @@ mod tests {
         ] {
             assert_eq!(canonical_name(written).expect(written), name);
             assert_eq!(canonical_name(name).expect(name), name);
+        }
+    }
+
+    #[test]
+    fn what_policy_zones_take_for_a_rule_is_refused() {
+        for last in POLICY_ZONE_LABELS {
+            for text in [
+                last.to_owned(),
+                format!("a.{last}"),
+                format!("32.1.0.0.127.{}.", last.to_uppercase()),
+            ] {
+                assert!(refused(&text).contains("policy zones"), "{text}");
+            }
+            assert!(canonical_name(&format!("{last}.example.com")).is_ok());
         }
     }
 

@@ -31,12 +31,12 @@ static BOX: LazyLock<Box> = LazyLock::new(|| {
         let upstream = Upstream::start(([127, 0, 0, 1], 9).into()).await.expect("sockets");
         let limits = Limits {
             flights: flights::Limits { total: 10, of_principal: 10, of_source: 10 },
-            budget: budget::Limits { names: 60, bytes: 1024, wildcards: 10 },
+            budget: budget::Limits { names: 60, bytes: 1024, domains: 10 },
             cached_answers: 10,
             remembered_pins: 10,
         };
         let (link, _) = Link::new();
-        Engine::new(&limits, upstream, link, Events::to(std::io::sink()).expect("a thread"))
+        Engine::new(&limits, upstream, link, Events::to(|_, _| true).expect("a thread"))
     });
     engine.load(Rules::of(&revision()).expect("rules"));
     Box { engine, _runtime: runtime }

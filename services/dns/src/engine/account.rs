@@ -7,9 +7,10 @@ use clawgress_policy::Reason;
 
 use super::{Allowed, Asker, Denial, Engine, lock};
 use crate::answer::Answer;
-use crate::counts::{Outcome, registered_domain};
+use crate::counts::Outcome;
 use crate::events::Deny;
 use crate::question::Question;
+use crate::registered::registered_domain;
 use crate::rules::{Rules, Who};
 
 /// Stands for whoever is no principal.

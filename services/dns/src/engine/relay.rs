@@ -11,6 +11,7 @@ use super::{Allowed, Engine, Step, Wanted, lock, with_key};
 use crate::answer::Answer;
 use crate::facts::{self, Address, Facts, Found};
 use crate::pins::GRACE;
+use crate::rules::Who;
 
 impl Engine {
     pub(super) fn relay(&self, allowed: &Allowed<'_>, fetched: Option<&Arc<Facts>>) -> Step {
@@ -18,23 +19,41 @@ impl Engine {
             Some(_) => None,
             None => self.cached(allowed),
         };
+        let wild = allowed.wild();
         if let Some(facts) = fetched.or(known.as_ref()) {
+            if wild && let (None, Who::Agent(principal)) = (fetched, allowed.who) {
+                lock(&self.budgets).note(&principal.name, allowed.name, allowed.now);
+            }
             return self.tell(allowed, facts, fetched.is_none());
         }
-        let wild = allowed.wild();
-        if wild {
-            let principal = allowed.who.name();
-            let within =
-                lock(&self.budgets).spend(principal, allowed.pattern, allowed.name, allowed.now);
-            if !within {
-                self.denied_though_allowed(allowed, Reason::NameBudget);
-                return Step::Say(Answer::denied(Reason::NameBudget, allowed.label));
-            }
+        if wild && !self.within_budget(allowed) {
+            self.denied_though_allowed(allowed, Reason::NameBudget);
+            return Step::Say(Answer::denied(Reason::NameBudget, allowed.label));
         }
         Step::Ask {
             name: allowed.name.to_owned(),
             kind: allowed.question.kind(),
             wild,
+        }
+    }
+
+    fn within_budget(&self, allowed: &Allowed<'_>) -> bool {
+        let Allowed {
+            rules,
+            name,
+            moment,
+            now,
+            ..
+        } = *allowed;
+        let mut budgets = lock(&self.budgets);
+        match allowed.who {
+            Who::Agent(principal) => budgets.spend(&principal.name, allowed.pattern, name, now),
+            Who::Front => {
+                let entitled = rules
+                    .on_wire(name, moment)
+                    .map(|(who, pattern)| (who.name.as_str(), pattern));
+                budgets.spend_for_front(entitled, name, now)
+            }
         }
     }
 
@@ -93,7 +112,9 @@ impl Engine {
             .filter(|one| {
                 let suspect =
                     one.inside || own.contains(&one.address) || rules.is_near(one.address);
-                !suspect || rules.holds(who, name, one.address, allowed.moment)
+                // Where the front would lead a flow into this box, no network of the policy makes up for it.
+                let into_the_box = matches!(who, Who::Front) && own.contains(&one.address);
+                !suspect || !into_the_box && rules.holds(who, name, one.address, allowed.moment)
             })
             .map(|one| one.address)
             .collect();

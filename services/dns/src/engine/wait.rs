@@ -11,10 +11,10 @@ use clawgress_link::pins::Pin;
 use hickory_proto::rr::{Name, RecordType};
 use tokio::sync::oneshot;
 
-use super::{Engine, Standing, Step, Waiting, Wanted, lock, with_key};
+use super::{Asker, Engine, Standing, Step, Waiting, Wanted, lock, with_key};
 use crate::enforcer::{Link, PinError};
 use crate::facts::{Facts, Found, SHORTEST, SHORTEST_WILD};
-use crate::rules::Rules;
+use crate::rules::{Rules, Who};
 
 /// Facts, a pin, and both once more if a new revision came between.
 const MOST_STEPS: usize = 6;
@@ -148,6 +148,14 @@ impl Engine {
         &self.link
     }
 
+    /// The number of whoever asks, if it is known.
+    pub fn principal(&self, asker: Asker) -> Option<u16> {
+        match asker {
+            Asker::Agent(source) => Some(self.rules.load().as_deref()?.agent(source)?.id()),
+            Asker::Front => Some(Who::Front.id()),
+        }
+    }
+
     /// True if answers may hold addresses.
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Acquire)
@@ -155,6 +163,7 @@ impl Engine {
 
     /// From now on answers follow these rules.
     pub fn load(&self, rules: Rules) {
+        lock(&self.events).set_facility(rules.facility);
         self.rules.store(Some(Arc::new(rules)));
         self.forget();
         self.ready.store(true, Ordering::Release);

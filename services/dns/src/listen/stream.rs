@@ -1,5 +1,5 @@
-//! Connections. Each is served one question after the other; their number is bounded, in all and of each source, and
-//! one that says nothing is closed.
+//! Connections. Each is served one question after the other; their number is bounded, in all, of each principal and of
+//! each source. One that says nothing is closed, and none lasts: whoever has more to ask comes again.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -8,20 +8,25 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Door;
 use crate::engine::{Begun, Engine};
+use crate::flights::lower;
 use crate::question::LONGEST;
 
 /// For a whole question to arrive, and for an answer to be taken.
 const IDLE: Duration = Duration::from_secs(10);
+/// However much is said.
+const LONGEST_LIFE: Duration = Duration::from_secs(60);
+const MOST_QUESTIONS: usize = 256;
 /// Out of descriptors: those who are connected go first.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     pub total: usize,
+    pub of_principal: usize,
     pub of_source: usize,
 }
 
@@ -35,11 +40,14 @@ pub struct Streams {
 #[derive(Debug, Default)]
 struct Open {
     total: usize,
+    principals: HashMap<u16, usize>,
     sources: HashMap<IpAddr, usize>,
 }
 
+#[derive(Debug)]
 struct Place {
     streams: Arc<Streams>,
+    principal: u16,
     source: IpAddr,
 }
 
@@ -51,16 +59,22 @@ impl Streams {
         })
     }
 
-    fn admit(self: &Arc<Self>, source: IpAddr) -> Option<Place> {
+    fn admit(self: &Arc<Self>, principal: u16, source: IpAddr) -> Option<Place> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_principal = open.principals.get(&principal).copied().unwrap_or(0);
         let of_source = open.sources.get(&source).copied().unwrap_or(0);
-        if open.total >= self.limits.total || of_source >= self.limits.of_source {
+        if open.total >= self.limits.total
+            || of_principal >= self.limits.of_principal
+            || of_source >= self.limits.of_source
+        {
             return None;
         }
         open.total += 1;
+        open.principals.insert(principal, of_principal + 1);
         open.sources.insert(source, of_source + 1);
         Some(Place {
             streams: Arc::clone(self),
+            principal,
             source,
         })
     }
@@ -74,12 +88,8 @@ impl Drop for Place {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         open.total -= 1;
-        if let Some(count) = open.sources.get_mut(&self.source) {
-            *count -= 1;
-            if *count == 0 {
-                open.sources.remove(&self.source);
-            }
-        }
+        lower(&mut open.principals, &self.principal);
+        lower(&mut open.sources, &self.source);
     }
 }
 
@@ -99,8 +109,9 @@ pub(super) async fn serve(
             }
         };
         let source = from.ip().to_canonical();
-        // Over the bound: closed at once, the asker has UDP.
-        let Some(place) = streams.admit(source) else {
+        // Nobody that is known, or over the bound: closed at once, the asker has UDP.
+        let principal = engine.principal(door.asker(source));
+        let Some(place) = principal.and_then(|principal| streams.admit(principal, source)) else {
             continue;
         };
         let engine = Arc::clone(&engine);
@@ -120,8 +131,10 @@ async fn converse(
 ) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut buffer = Vec::new();
-    loop {
-        let whole = timeout(IDLE, question(&mut stream, &mut buffer)).await??;
+    let end = Instant::now() + LONGEST_LIFE;
+    for _ in 0..MOST_QUESTIONS {
+        let by = end.min(Instant::now() + IDLE);
+        let whole = timeout_at(by, question(&mut stream, &mut buffer)).await??;
         if !whole {
             return Ok(());
         }
@@ -136,6 +149,7 @@ async fn converse(
         let framed = [&length.to_be_bytes(), answer.as_slice()].concat();
         timeout(IDLE, stream.write_all(&framed)).await??;
     }
+    Ok(())
 }
 
 /// Reads a question; false if what is announced is none.
@@ -147,4 +161,30 @@ async fn question(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> std::io::Resu
     buffer.resize(length, 0);
     stream.read_exact(buffer).await?;
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv6Addr;
+
+    #[test]
+    fn a_principal_with_many_addresses_leaves_places_for_others() {
+        let streams = Streams::new(Limits {
+            total: 10,
+            of_principal: 6,
+            of_source: 2,
+        });
+        let source = |n: u128| IpAddr::V6(Ipv6Addr::from((0xfd00_u128 << 112) + n));
+        let mut places: Vec<Place> = (0..100)
+            .filter_map(|n| streams.admit(1, source(n)))
+            .collect();
+        assert_eq!(places.len(), 6);
+        assert!(streams.admit(2, source(1000)).is_some());
+        places.pop();
+        assert!(streams.admit(1, source(1000)).is_some());
+        places.clear();
+        let open = streams.open.lock().unwrap();
+        assert!(open.total == 0 && open.principals.is_empty() && open.sources.is_empty());
+    }
 }

@@ -126,8 +126,12 @@ async fn an_upstream_that_is_slow_holds_up_so_many_and_no_more() {
 }
 
 async fn connect(world: &World) -> TcpStream {
+    connect_from(world, DOOR).await
+}
+
+async fn connect_from(world: &World, source: [u8; 4]) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
-    socket.bind(SocketAddr::from((DOOR, 0))).unwrap();
+    socket.bind(SocketAddr::from((source, 0))).unwrap();
     socket.connect(world.agents_tcp).await.unwrap()
 }
 
@@ -185,6 +189,43 @@ async fn one_source_has_so_many_connections_and_no_more() {
         .await
         .is_ok()
     );
+}
+
+#[tokio::test]
+async fn all_addresses_of_a_principal_together_have_so_many_connections() {
+    let world = enforcing().await;
+    let mut open = Vec::new();
+    let mut answered = 0;
+    for n in 1..=20 {
+        let mut stream = connect_from(&world, [127, 0, 1, n]).await;
+        let answer = converse(&mut stream, "everybody.example", RecordType::A).await;
+        answered += usize::from(answer.is_ok());
+        open.push(stream);
+    }
+    assert_eq!(answered, 8);
+}
+
+#[tokio::test]
+async fn who_is_nobody_has_no_connection() {
+    let world = enforcing().await;
+    let mut stream = connect_from(&world, [127, 9, 0, 1]).await;
+    let answer = converse(&mut stream, "everybody.example", RecordType::A).await;
+    assert!(answer.is_err());
+}
+
+#[tokio::test]
+async fn a_connection_ends_after_so_many_questions() {
+    let world = enforcing().await;
+    let mut stream = connect(&world).await;
+    let mut answered = 0;
+    while answered < 1000
+        && converse(&mut stream, "everybody.example", RecordType::A)
+            .await
+            .is_ok()
+    {
+        answered += 1;
+    }
+    assert_eq!(answered, 256);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! The engine between its neighbours: every promise about what is answered, asked and pinned, one test each.
 
 mod failing;
+mod front;
 mod policy;
 mod world;

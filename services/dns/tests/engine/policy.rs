@@ -7,7 +7,10 @@ use hickory_proto::rr::{Name, RData, RecordType};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::world::{World, address, ask, ask_engine, policy, record};
+use clawgress_dns::rules::Rules;
+use serde_json::json;
+
+use crate::world::{World, address, ask_engine, policy, record, revision};
 
 const ONE: [u8; 4] = [10, 66, 0, 1];
 const TWO: [u8; 4] = [10, 66, 0, 2];
@@ -265,7 +268,7 @@ async fn windows_are_shut_while_the_clock_is_not_trusted() {
     let world = World::enforcing().await;
     world.set("api.example", vec![address("api.example", "198.51.100.1")]);
     let mut windowed = policy();
-    windowed["hosts"]["agent-1"]["time_window"] = serde_json::json!({
+    windowed["hosts"]["agent-1"]["time_window"] = json!({
         "days": ["mon", "tue", "wed", "thu", "fri", "sat", "sun"], "start": "00:00", "end": "24:00",
     });
     world.load(2, &windowed).await;
@@ -281,20 +284,23 @@ async fn windows_are_shut_while_the_clock_is_not_trusted() {
 }
 
 #[tokio::test]
-async fn the_front_has_the_names_that_somebody_may_have_on_the_wire() {
+async fn a_network_that_is_the_world_lets_no_name_lead_inside() {
     let world = World::enforcing().await;
-    for name in ["two.example", "api.example"] {
-        world.set(
-            name,
-            vec![address(name, "198.51.100.1"), address(name, "10.9.0.1")],
-        );
-    }
-    let wire = ask(world.front, [127, 0, 0, 1], "two.example", RecordType::A).await;
-    assert_eq!(wire.addresses(), ["198.51.100.1"]);
-    assert!(world.is_pinned("sni", "two.example", "198.51.100.1".parse().unwrap()));
-    // agent-1 has names judged by address alone.
-    let other = ask(world.front, [127, 0, 0, 1], "api.example", RecordType::A).await;
-    assert_eq!(other.code(), ResponseCode::NXDomain);
+    let mut wide = policy();
+    wide["hosts"]["agent-1"]["allow"]["ips"] = json!(["0.0.0.0/0", "10.9.0.0/16", "127.0.0.0/8"]);
+    world.load(2, &wide).await;
+    let all = ["10.1.2.3", "169.254.169.254", "127.0.0.1", "10.9.0.1"];
+    world.set("api.example", all.map(|ip| address("api.example", ip)));
+    let reply = world.ask(ONE, "api.example", RecordType::A).await;
+    assert_eq!(reply.addresses(), ["10.9.0.1"]);
+}
+
+#[test]
+fn only_the_enforcer_says_whether_the_clock_is_to_be_believed() {
+    let mut trusting = revision(1, &policy());
+    trusting.trust_hardware_clock = true;
+    let rules = Rules::of(&trusting).unwrap();
+    assert!(!rules.moment(1, false).trusted && rules.moment(1, true).trusted);
 }
 
 #[tokio::test]
@@ -311,7 +317,7 @@ async fn a_question_on_its_way_is_judged_by_the_revision_that_came_meanwhile() {
     };
     tokio::time::sleep(Duration::from_millis(100)).await;
     let mut without = policy();
-    without["hosts"]["agent-1"]["allow"]["domains"] = serde_json::json!(["api.example"]);
+    without["hosts"]["agent-1"]["allow"]["domains"] = json!(["api.example"]);
     world.load(2, &without).await;
     let reply = pending.await.unwrap();
     assert_eq!(reply.why(), (15, "not-allowlisted".to_owned()));

@@ -40,7 +40,7 @@ pub(crate) const LIMITS: Limits = Limits {
     budget: budget::Limits {
         names: 60,
         bytes: 1024,
-        wildcards: 100,
+        domains: 100,
     },
     cached_answers: 1000,
     remembered_pins: 1000,
@@ -154,13 +154,14 @@ impl World {
         let upstream = serve_zone(Arc::clone(&zone), Arc::clone(&asked), Arc::clone(&delay)).await;
         let directory = tempfile::tempdir().unwrap();
         let (link, outbox) = Link::new();
-        let events = Events::to(std::io::sink()).unwrap();
+        let events = Events::to(|_, _| true).unwrap();
         let upstream = Upstream::start(upstream).await.unwrap();
         let engine = Engine::new(&LIMITS, upstream, link, events);
         let path = directory.path().join("pins.sock");
         tokio::spawn(enforcer::keep(Arc::clone(&engine), path, outbox));
         let streams = Streams::new(StreamLimits {
-            total: 8,
+            total: 20,
+            of_principal: 8,
             of_source: 3,
         });
         let agents = Bound::at("0.0.0.0:0".parse().unwrap(), Door::Agents).unwrap();

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::apply::files::{self, FileError};
 
+/// Its file, in the run directory.
+pub(super) const APPLIED: &str = "applied.json";
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Applied {

@@ -90,6 +90,7 @@ impl Keeper {
 
     /// Forwards nothing, drops everything, pins nothing, resolves nothing.
     pub(super) async fn seal(&mut self, why: &str) -> Result<(), String> {
+        self.end_counters(None);
         self.enforcing = false;
         self.table_known = false;
         self.detail = format!("sealed: {why}");

@@ -8,10 +8,13 @@ use clawgress_policy::Moment;
 use super::candidate::Candidate;
 use super::caps::{self, Book};
 use super::keeper::Keeper;
+use super::observe;
 use super::shared::Standing;
+use crate::apply::files;
 use crate::kernel::{KernelError, names, objects};
 use crate::pins::Pinner;
-use crate::plan::{Carry, MeterObjects, Plan, layout};
+use crate::plan::layout::{self, TABLE};
+use crate::plan::{Carry, MeterObjects, Plan};
 
 impl Keeper {
     pub(super) fn transaction(&self, plan: &Plan) -> String {
@@ -26,6 +29,39 @@ impl Keeper {
         match self.generation.wrapping_add(1) {
             0 => 1,
             next => next,
+        }
+    }
+
+    /// From here on this number belongs to one plan alone, also after a restart.
+    pub(super) fn spend_generation(&mut self, generation: u32) -> Result<(), String> {
+        let path = self.spent_path();
+        files::write_durably(&path, generation.to_string().as_bytes())
+            .map_err(|error| error.to_string())?;
+        self.generation = generation;
+        Ok(())
+    }
+
+    /// The highest number that any process on this kernel has spent.
+    pub(super) fn spent_generation(&self) -> Option<u32> {
+        let text = std::fs::read_to_string(self.spent_path()).ok()?;
+        text.trim().parse().ok()
+    }
+
+    fn spent_path(&self) -> PathBuf {
+        self.shared.config.run("generation")
+    }
+
+    /// Reads the main table's counters a last time, unless this plan keeps them.
+    pub(super) fn end_counters(&mut self, next: Option<&Plan>) {
+        let kept = self.table_known
+            && self
+                .last_good
+                .as_ref()
+                .zip(next)
+                .is_some_and(|(before, next)| next.keeps_counters(&before.plan));
+        if !kept {
+            observe::read_counters(&self.shared, &mut self.kernel);
+            self.shared.meters().end(TABLE);
         }
     }
 
@@ -71,6 +107,15 @@ impl Keeper {
         self.tell_resolver_standing();
     }
 
+    /// The resolver may compile a revision while the other parts are still tried and changed.
+    pub(super) fn prepare_resolver(&self, prepare: Option<(u64, PathBuf)>) {
+        self.shared.standing.send_if_modified(|standing| {
+            let differs = standing.prepare != prepare;
+            standing.prepare = prepare;
+            differs
+        });
+    }
+
     /// What of the caps and the clock the resolver judges by.
     pub(super) fn tell_resolver_standing(&self) {
         let over_cap: Vec<(String, String)> = self
@@ -86,6 +131,7 @@ impl Keeper {
         self.shared.standing.send_if_modified(|standing| {
             let new = Standing {
                 load: standing.load.clone(),
+                prepare: standing.prepare.clone(),
                 order: standing.order,
                 over_cap,
                 clock_trusted: trusted,

@@ -61,6 +61,8 @@ pub struct Front {
     pub runtime: String,
     /// The group that may use it; absent: haproxy's own.
     pub runtime_group: Option<String>,
+    /// The group that may write to the socket that haproxy logs to; absent: the one of all else.
+    pub log_group: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]

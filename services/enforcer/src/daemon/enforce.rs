@@ -52,11 +52,18 @@ impl Keeper {
         if !candidate.revision.enabled {
             return self.disable(&candidate, stages).await;
         }
-        let Ok(named) = self.dry_check(&candidate, false, stages).await else {
+        self.prepare_resolver(Some((candidate.revision.number, candidate.file.clone())));
+        let in_force = self.enforce(&candidate, stages).await;
+        self.prepare_resolver(None);
+        in_force
+    }
+
+    async fn enforce(&mut self, candidate: &Candidate, stages: &mut Stages) -> bool {
+        let Ok(named) = self.dry_check(candidate, false, stages).await else {
             return false;
         };
         let before = (self.last_good.clone(), self.enforcing);
-        if self.bring_about(&candidate, named, stages).await.is_ok() {
+        if self.bring_about(candidate, named, stages).await.is_ok() {
             return true;
         }
         self.go_back(before, stages).await;
@@ -263,6 +270,9 @@ impl Keeper {
         }
         self.shape(&plan).await?;
         let partly = self.table_known;
+        // Spent before the kernel sees it: whatever becomes of it, no other content ever gets this number.
+        self.spend_generation(plan.generation)?;
+        self.end_counters(Some(&plan));
         let mut loaded = nft::load(&programs.nft, &self.transaction(&plan)).await;
         if loaded.is_err() && partly {
             // The table may be another than everybody thinks.
@@ -270,7 +280,6 @@ impl Keeper {
         }
         self.table_known = loaded.is_ok();
         loaded.map_err(|error| text(&error))?;
-        self.generation = plan.generation;
         pinner.judge_by(Some(Judge {
             index: Arc::clone(&candidate.index),
             moment,

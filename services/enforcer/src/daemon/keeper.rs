@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clawgress_link::control::{Report, Status};
 use clawgress_policy::Moment;
+use sd_notify::NotifyState;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
 
@@ -157,8 +158,8 @@ impl Keeper {
                 }
             }
         }
-        if let Some(present) = present {
-            self.generation = self.generation.max(present);
+        for number in [present, self.spent_generation()].into_iter().flatten() {
+            self.generation = self.generation.max(number);
         }
         if self.held_path().exists() {
             "sealed on order".clone_into(&mut self.detail);
@@ -266,6 +267,12 @@ impl Keeper {
     }
 
     pub(super) async fn each_second(&mut self) {
+        // Nobody else closes a window: if this stops to turn, systemd starts the process again.
+        if sd_notify::watchdog_enabled().is_some()
+            && let Err(error) = sd_notify::notify(&[NotifyState::Watchdog])
+        {
+            tracing::warn!("telling systemd that the keeper turns: {error}");
+        }
         let jumped = self.clock.jumped();
         let Some(good) = self.last_good.clone().filter(|_| self.enforcing) else {
             return;
@@ -340,7 +347,7 @@ impl Keeper {
     }
 
     pub(super) fn applied_path(&self) -> PathBuf {
-        self.shared.config.run("applied.json")
+        self.shared.config.run(super::applied::APPLIED)
     }
 
     /// What the kernel has now. None: no table of ours, or nobody can tell.

@@ -16,7 +16,6 @@ use crate::kernel::nflog::{Logged, Reader, protocol_word};
 use crate::kernel::{Socket, objects};
 use crate::plan::layout::{METER, NFLOG_GROUP, TABLE};
 use crate::telemetry::deny_log::Denial;
-use crate::telemetry::meters::Meters;
 use crate::telemetry::ring::What;
 
 /// So often a thread that waits for the kernel looks whether the process ends.
@@ -229,28 +228,34 @@ pub(super) fn front_event(shared: &Shared, in_force: Option<&InForce>, event: &E
 
 /// Reads the kernel's counters each second, for ever.
 pub(super) async fn meters(shared: Arc<Shared>, mut socket: Socket) {
-    let mut meters = Meters::default();
     // Before the first revision there is no such table.
     for table in [TABLE, METER] {
         let found = tokio::task::block_in_place(|| objects::counters(&mut socket, table));
-        meters.begin(table, found.unwrap_or_default());
+        shared.meters().begin(table, found.unwrap_or_default());
     }
     loop {
         tokio::time::sleep(WAIT).await;
-        let Some(in_force) = shared.in_force() else {
-            continue;
-        };
-        let read = tokio::task::block_in_place(|| {
-            let main = objects::counters(&mut socket, TABLE)?;
-            let meter = objects::counters(&mut socket, METER)?;
-            Ok::<_, crate::kernel::KernelError>([(TABLE, main), (METER, meter)].into())
-        });
-        match read {
-            Ok(counters) => {
-                let mut rings = shared.rings();
-                meters.read(since_boot(), &in_force.plan.counted, &counters, &mut rings);
-            }
-            Err(error) => tracing::warn!("reading the kernel's counters: {error}"),
+        tokio::task::block_in_place(|| read_counters(&shared, &mut socket));
+    }
+}
+
+/// Reads them once; those of the plan in force.
+pub(super) fn read_counters(shared: &Shared, socket: &mut Socket) {
+    let Some(in_force) = shared.in_force() else {
+        return;
+    };
+    // Held while they are read: an older reading must not come after a newer one.
+    let mut meters = shared.meters();
+    let mut read = || {
+        let main = objects::counters(socket, TABLE)?;
+        let meter = objects::counters(socket, METER)?;
+        Ok::<_, crate::kernel::KernelError>([(TABLE, main), (METER, meter)].into())
+    };
+    match read() {
+        Ok(counters) => {
+            let mut rings = shared.rings();
+            meters.read(since_boot(), &in_force.plan.counted, &counters, &mut rings);
         }
+        Err(error) => tracing::warn!("reading the kernel's counters: {error}"),
     }
 }

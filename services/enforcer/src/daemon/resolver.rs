@@ -119,6 +119,12 @@ impl Session<'_> {
     async fn tell(&mut self) -> Result<(), ServerError> {
         let now = self.standing.borrow_and_update().clone();
         let told = self.told.take();
+        let prepared = told.as_ref().and_then(|told| told.prepare.as_ref());
+        if now.prepare.as_ref() != prepared {
+            let next = now.prepare.as_ref();
+            let next = next.map(|(revision, file)| (*revision, file.display().to_string()));
+            self.send(&FromEnforcer::Prepare { next }).await?;
+        }
         if told.as_ref().is_none_or(|told| told.order != now.order) {
             let message = match &now.load {
                 Some((revision, file)) => FromEnforcer::Load {
@@ -239,18 +245,18 @@ async fn sweep_once(shared: &Shared) -> Result<(), String> {
     if expired.is_empty() {
         return Ok(());
     }
-    let used = match judge {
-        None => std::collections::HashSet::new(),
+    let (expired, used) = match judge {
+        None => (expired, std::collections::HashSet::new()),
         Some(judge) => tokio::task::spawn_blocking(move || {
             let mut socket = Socket::open()?;
-            in_use(&mut socket, &expired, &judge.index)
+            in_use(&mut socket, &expired, &judge.index).map(|used| (expired, used))
         })
         .await
         .map_err(|error| text(&error))?
         .map_err(|error| text(&error))?,
     };
     let mut pinner = shared.pinner.lock().await;
-    tokio::task::block_in_place(|| pinner.sweep(since_boot(), &used))
+    tokio::task::block_in_place(|| pinner.sweep(since_boot(), &expired, &used))
         .map(drop)
         .map_err(|error| text(&error))
 }

@@ -9,7 +9,8 @@ use clawgress_link::service::Stop;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::clock::Clock;
+use super::applied::{APPLIED, Applied};
+use super::clock::{Clock, since_boot};
 use super::config::Config;
 use super::control::{self, Control};
 use super::keeper::{Keeper, sealed_status};
@@ -27,17 +28,22 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let mut stop = Stop::listen().context("listening for the signal to stop")?;
     make_directories(&config).map_err(|error| anyhow!(error))?;
 
-    let pinner = Pinner::open(&config.run("pins.journal"), config.limits())?;
+    let pinner = Pinner::open(&config.run("pins.journal"), config.limits(), since_boot())?;
     let (loaded, loads) = mpsc::channel(64);
     let clock = Clock::open(&config.state);
-    let front_log =
-        flows::open(&config.places().log, config.group).map_err(|error| anyhow!(error))?;
+    let front_log = flows::open(
+        &config.places().log,
+        config.front.log_group.or(config.group),
+    )
+    .map_err(|error| anyhow!(error))?;
     let pins = resolver::open(&config).map_err(|error| anyhow!(error))?;
     let listener = control::open(&config).map_err(|error| anyhow!(error))?;
     let shared = Arc::new(Shared::new(config, pinner, loaded));
 
     observe::denials(Arc::clone(&shared), Handle::current()).map_err(|error| anyhow!(error))?;
     observe::ended_flows(Arc::clone(&shared), Handle::current()).map_err(|error| anyhow!(error))?;
+    // Before the keeper changes it.
+    let generation = Applied::read(&shared.config.run(APPLIED)).map(|applied| applied.generation);
     let (orders, obeyed) = mpsc::channel(ORDERS);
     let (status, told) = watch::channel(sealed_status("starting"));
     let keeper = Keeper::new(Arc::clone(&shared), clock, Socket::open()?, loads, status);
@@ -47,7 +53,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         Arc::clone(&shared),
         front_log,
         Socket::to_sockets()?,
+        generation,
     ));
+    tokio::spawn(flows::unheard(Arc::clone(&shared)));
     tokio::spawn(observe::meters(Arc::clone(&shared), Socket::open()?));
     tokio::spawn(quotas::keep(
         Arc::clone(&shared),

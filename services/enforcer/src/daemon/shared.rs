@@ -1,5 +1,5 @@
 //! What the daemon's tasks know of each other: the plan in force, the pins, what was counted, and what the resolver has
-//! to be told. Whoever holds a lock here does no I/O with it, but for the pins, which belong to the kernel's sets.
+//! to be told. Whoever holds a lock here does no I/O with it, but for the pins and the meters, which belong to the kernel.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -15,6 +15,7 @@ use crate::front::live::Live;
 use crate::pins::Pinner;
 use crate::plan::Plan;
 use crate::telemetry::deny_log::DenyLog;
+use crate::telemetry::meters::Meters;
 use crate::telemetry::ring::Rings;
 
 /// A principal's name and the pattern of one of its caps.
@@ -36,6 +37,8 @@ pub(super) struct InForce {
 pub(super) struct Standing {
     /// Number and file. None: deny everything.
     pub(super) load: Option<(u64, PathBuf)>,
+    /// What is likely to be loaded next.
+    pub(super) prepare: Option<(u64, PathBuf)>,
     /// Of the order to load: the same revision may have to be loaded twice.
     pub(super) order: u64,
     pub(super) over_cap: Vec<(String, String)>,
@@ -57,6 +60,7 @@ pub(super) struct Shared {
     pub(super) standing: watch::Sender<Standing>,
     pub(super) loaded: mpsc::Sender<Loaded>,
     rings: Mutex<Rings>,
+    meters: Mutex<Meters>,
     live: Mutex<Live>,
     deny_log: Mutex<DenyLog>,
     over_cap: Mutex<BTreeSet<CapKey>>,
@@ -76,6 +80,7 @@ impl Shared {
             standing: watch::Sender::default(),
             loaded,
             rings: Mutex::default(),
+            meters: Mutex::default(),
             live: Mutex::default(),
             deny_log: Mutex::default(),
             over_cap: Mutex::default(),
@@ -99,6 +104,11 @@ impl Shared {
 
     pub(super) fn rings(&self) -> MutexGuard<'_, Rings> {
         locked(&self.rings)
+    }
+
+    /// To be locked before `rings`.
+    pub(super) fn meters(&self) -> MutexGuard<'_, Meters> {
+        locked(&self.meters)
     }
 
     pub(super) fn live(&self) -> MutexGuard<'_, Live> {

@@ -11,14 +11,17 @@ use crate::front::{Places, host, sni};
 
 /// Flows at once through each of the two frontends, and room for those of the policy API.
 pub(super) const SNI_FLOWS: u32 = 4096;
-pub(super) const HOST_FLOWS: u32 = 1024;
+pub(super) const HOST_FLOWS: u32 = 4096;
 const API_FLOWS: u32 = 512;
 
-/// Flows of one source at once, over both paths. Beyond it they are denied with a word; beyond twice as many, cut
-/// without any.
-pub(super) const FLOWS_OF_SOURCE: u32 = 512;
-/// Of one principal, which may have many sources (or, in IPv6, as many as it likes).
+/// Flows of one source at once, over both paths; in IPv6 of one /64, which one machine may have to itself. Silent ones
+/// count. Beyond the first number they are denied with a word; beyond the second they are cut without any.
+pub(super) const FLOWS_OF_SOURCE: u32 = 384;
+pub(super) const CONNECTIONS_OF_SOURCE: u32 = 512;
+/// Of one principal, which may have many sources.
 pub(super) const FLOWS_OF_PRINCIPAL: u32 = 3072;
+/// Of nobody in particular: enough to be told of them.
+pub(super) const FLOWS_OF_UNKNOWN: u32 = 64;
 
 pub(super) fn text(places: &Places, gateways: &BTreeSet<NextGateway>) -> String {
     let mut text = global(places);
@@ -51,7 +54,8 @@ global
 	stats socket {runtime} mode 660{group} level operator
 	stats timeout 10s
 	lua-load-per-thread {lua}
-	tune.lua.maxmem 64
+	# The filter on port 443 takes some for each flow.
+	tune.lua.maxmem 256
 	ssl-default-bind-options ssl-min-ver TLSv1.2 no-tls-tickets
 	ssl-default-bind-ciphers ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305
 	ssl-default-bind-ciphersuites TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256

@@ -33,6 +33,10 @@ pub(super) fn text(places: &Places, gateways: &BTreeSet<NextGateway>) -> String 
         not_http("{ req.fhdr_cnt(upgrade) gt 0 } !{ req.fhdr(upgrade),lower -m str websocket }"),
         not_http("{ req.fhdr_cnt(upgrade) gt 1 }"),
         not_http("{ req.fhdr_cnt(http2-settings) gt 0 }"),
+        // A token names a header that goes no further than haproxy, or would not if the site read it so, too.
+        not_http(
+            "{ req.hdr(connection),lower,'regsub(\"^(close|keep-alive|upgrade)$\",\"\")' -m len gt 0 }",
+        ),
         not_http("{ req.fhdr_cnt(transfer-encoding) gt 1 }"),
         not_http("{ req.fhdr_cnt(transfer-encoding) gt 0 } !{ req.fhdr(transfer-encoding),lower -m str chunked }"),
         not_http("{ req.fhdr_cnt(transfer-encoding) gt 0 } { req.fhdr_cnt(content-length) gt 0 }"),
@@ -43,12 +47,13 @@ pub(super) fn text(places: &Places, gateways: &BTreeSet<NextGateway>) -> String 
         // http://authority/path: the authority must say what the Host says, to whoever may go by it.
         rules.refuse("host-mismatch", "!{ url -m beg / } !{ url -m str * } !{ url_beg -i http:// }"),
         rules.unless_refused("set-var(txn.authority) url,field(3,/),lua.clawgress_host", "{ url_beg -i http:// }"),
+        rules.refuse("host-mismatch", "{ url_beg -i http:// } !{ var(txn.authority) -m found }"),
         rules.refuse(
             "host-mismatch",
-            "{ var(txn.authority) -m found } !{ var(txn.authority),strcmp(txn.said) eq 0 }",
+            "{ url_beg -i http:// } !{ var(txn.authority),strcmp(txn.said) eq 0 }",
         ),
         rules.refuse("host-mismatch", "!{ var(txn.said) -m found }"),
-        rules.unless_refused("set-uri %[pathq]", "{ var(txn.authority) -m found }"),
+        rules.unless_refused("set-uri %[pathq]", "{ url_beg -i http:// }"),
     ]
     .concat();
     let (who, verdict, site, pass) = (
@@ -77,7 +82,10 @@ pub(super) fn text(places: &Places, gateways: &BTreeSet<NextGateway>) -> String 
 	option http-ignore-probes
 	option http-server-close
 	option disable-h2-upgrade
-	http-error status 400 content-type application/json string "{{\"decision\":\"deny\",\"reason\":\"not-http\"}}"
+	# What is no HTTP gets no answer in HTTP: without these, haproxy's own page.
+	errorfile 400 /dev/null
+	errorfile 422 /dev/null
+	errorfile 501 /dev/null
 	http-error status 408 content-type application/json string "{{\"decision\":\"deny\",\"reason\":\"not-http\"}}"
 	http-error status 502 content-type application/json string "{{\"error\":\"bad gateway\",\"reason\":\"the site gave no usable answer\"}}"
 	http-error status 503 content-type application/json string "{{\"error\":\"unavailable\",\"reason\":\"the site does not answer\"}}"

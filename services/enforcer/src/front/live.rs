@@ -48,7 +48,8 @@ impl Live {
                 self.flows.entry(end).or_default().push(name.clone());
                 self.count += 1;
             }
-            What::Close(_) => {
+            // A flow may be denied after it was let through, by what it says next.
+            What::Close(_) | What::Deny(_) => {
                 if let Some(names) = self.flows.get_mut(&end) {
                     if let Some(at) = names.iter().position(|known| known == name) {
                         names.swap_remove(at);
@@ -59,7 +60,6 @@ impl Live {
                     }
                 }
             }
-            What::Deny(_) => {}
         }
         Ok(())
     }
@@ -80,7 +80,7 @@ impl Live {
         judged.collect()
     }
 
-    /// All of them: for when lines of the log were lost, and nobody knows what else there is.
+    /// All of them. A connection of the front that is not in here is one whose line of the log was lost.
     pub fn ends(&self) -> impl Iterator<Item = End> {
         self.flows.keys().copied()
     }

@@ -25,7 +25,7 @@ impl Default for Places {
             directory: "/run/clawgress/enforcer/front".to_owned(),
             lua: "/usr/share/clawgress/front/hello.lua".to_owned(),
             runtime: "/run/clawgress/haproxy/runtime.sock".to_owned(),
-            runtime_group: Some("clawgress".to_owned()),
+            runtime_group: Some("clawgress-front".to_owned()),
             log: "/run/clawgress/enforcer/front.sock".to_owned(),
             certificate: "/var/lib/clawgress/tls/front.pem".to_owned(),
         }

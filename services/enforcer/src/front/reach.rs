@@ -43,16 +43,33 @@ pub(super) const NEVER6: [&str; 6] = [
     "ff00::/8",
 ];
 
+/// Whether a network of the policy can except addresses inside. Not one that reaches over the edge of what is inside,
+/// such as `0.0.0.0/0`: it is about the world.
+fn excepts(network: &Cidr) -> bool {
+    const LOCAL6: [&str; 3] = ["fc00::/7", "fe80::/10", "fec0::/10"];
+    let mut inside = INSIDE4.iter().chain(&INSIDE6).chain(&LOCAL6);
+    !inside.any(|block| {
+        let Some((address, length)) = block.split_once('/') else {
+            return false;
+        };
+        let (Ok(address), Ok(length)) = (address.parse(), length.parse::<u8>()) else {
+            return false;
+        };
+        network.length < length && network.contains(address)
+    })
+}
+
 /// Lines of the maps `networks` and `held`: of each network that some scope holds, all scopes that hold all of it.
 /// The longest network around an address then knows everybody who may reach that address.
 pub(super) fn exceptions(scopes: &[(String, &Scope)]) -> (Vec<String>, Vec<String>) {
     let networks: BTreeSet<Cidr> = scopes
         .iter()
         .flat_map(|(_, scope)| scope.allow.ips.iter().map(Cidr::network))
+        .filter(excepts)
         .collect();
     let mut held = BTreeSet::new();
     for (list, scope) in scopes {
-        for outer in &scope.allow.ips {
+        for outer in scope.allow.ips.iter().filter(|outer| excepts(outer)) {
             let inner = networks
                 .range(outer.network()..)
                 .take_while(|inner| outer.contains(inner.address));
@@ -92,4 +109,27 @@ pub(super) fn own(revision: &Revision, more: &[IpAddr]) -> Vec<String> {
         .into_iter()
         .map(|(network, word)| format!("{network} {word}\n"))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clawgress_config::policy::Policy;
+
+    #[test]
+    fn a_network_that_is_the_world_excepts_nothing_inside() {
+        let policy = r#"{"version": 2, "allow": {"ips": ["0.0.0.0/0", "192.0.0.0/8", "10.9.0.0/16", "203.0.113.0/24",
+            "::/0", "fd00::/8"]}}"#;
+        let policy = Policy::from_json(policy.as_bytes()).unwrap();
+        let (networks, held) = exceptions(&[("0".to_owned(), &policy.global)]);
+        let of = |lines: &[String]| lines.concat();
+        assert_eq!(
+            of(&networks),
+            "10.9.0.0/16 10.9.0.0/16\n203.0.113.0/24 203.0.113.0/24\nfd00::/8 fd00::/8\n"
+        );
+        assert_eq!(
+            of(&held),
+            "0@10.9.0.0/16 1\n0@203.0.113.0/24 1\n0@fd00::/8 1\n"
+        );
+    }
 }

@@ -1,9 +1,12 @@
 //! Port 443: the name in the TLS hello is judged, resolved anew and dialled. The address that the agent chose decides
-//! nothing, and no byte of its hello goes anywhere before the verdict.
+//! nothing, and no byte of its hello goes anywhere before the verdict. A site may ask for a second hello by a
+//! HelloRetryRequest, and goes by that one: until the site has settled, a filter lets no hello with another name follow.
 
 use std::collections::BTreeSet;
 
-use crate::front::config::{FLOWS_OF_PRINCIPAL, FLOWS_OF_SOURCE, SNI_FLOWS};
+use crate::front::config::{
+    CONNECTIONS_OF_SOURCE, FLOWS_OF_PRINCIPAL, FLOWS_OF_SOURCE, FLOWS_OF_UNKNOWN, SNI_FLOWS,
+};
 use crate::front::log::{self, Path};
 use crate::front::next::NextGateway;
 use crate::front::{MapName, Places, reach};
@@ -47,15 +50,10 @@ impl Rules<'_> {
             format!("\t{on} set-var(sess.who) src,map_ip({sources},-)\n"),
             format!("\t{on} set-var(txn.list) var(sess.who),field(2,|)\n"),
             format!("\t{on} set-var(txn.next) var(sess.who),field(4,|)\n"),
-            format!("\t{on} track-sc1 var(sess.who),field(1,|) table flows-of-principal\n"),
             self.refuse("unknown-source", "{ var(sess.who) -m str -- - }"),
             self.refuse(
                 "unavailable",
                 &format!("{{ sc0_conn_cur gt {FLOWS_OF_SOURCE} }}"),
-            ),
-            self.refuse(
-                "unavailable",
-                &format!("{{ sc1_conn_cur gt {FLOWS_OF_PRINCIPAL} }}"),
             ),
             self.refuse(
                 "port",
@@ -175,10 +173,13 @@ impl Rules<'_> {
         format!(
             "\tlog {log} len {length} format raw local0 info\n\
              \tlog-format \"{format}\"\n\
-             \t# Of this source, over both paths.\n\
-             \ttcp-request connection track-sc0 src table flows-of-source\n\
-             \ttcp-request connection reject if {{ sc0_conn_cur gt {twice} }}\n\
+             \t# Over both paths, whether it says anything or not: nobody takes the place of all others.\n\
              \ttcp-request connection set-var(sess.who) src,map_ip({sources},-)\n\
+             \ttcp-request connection track-sc0 src,ipmask(32,64) table flows-of-source\n\
+             \ttcp-request connection track-sc1 var(sess.who),field(1,|) table flows-of-principal\n\
+             \ttcp-request connection reject if {{ sc0_conn_cur gt {of_source} }}\n\
+             \ttcp-request connection reject if {{ sc1_conn_cur gt {of_principal} }}\n\
+             \ttcp-request connection reject if {{ var(sess.who) -m str -- - }} {{ sc1_conn_cur gt {of_unknown} }}\n\
              \ttcp-request connection set-var(sess.asked) dst\n\
              \ttcp-request connection set-var(sess.aport) dst_port\n\
              \t# For the next gateway.\n\
@@ -190,7 +191,9 @@ impl Rules<'_> {
             length = log::LONGEST_LINE,
             format = log::end_format(self.path),
             sources = self.map(MapName::Sources),
-            twice = 2 * FLOWS_OF_SOURCE,
+            of_source = CONNECTIONS_OF_SOURCE,
+            of_principal = FLOWS_OF_PRINCIPAL,
+            of_unknown = FLOWS_OF_UNKNOWN,
         )
     }
 }
@@ -206,6 +209,7 @@ pub(super) fn text(places: &Places, gateways: &BTreeSet<NextGateway>) -> String 
     // once there is a reading: haproxy would wait for them.)
     let silent = rules.refuse("not-tls", "!{ var(txn.said) -m found } { req.len eq 0 }");
     let partial = rules.refuse("malformed-hello", "!{ var(txn.said) -m found }");
+    let watched = rules.refuse("unavailable", "!{ var(txn.watched) -m found }");
     let (who, verdict, site, pass) = (
         rules.who(),
         rules.verdict("sni-mismatch"),
@@ -231,6 +235,7 @@ frontend sni from sni
 	bind 0.0.0.0:10443
 	bind [::]:10443 v6only
 	maxconn {SNI_FLOWS}
+	filter lua.clawgress_watch
 {head}	# So long a hello may take to arrive whole; who says nothing waits for the server and does not speak TLS.
 	tcp-request inspect-delay 5s
 	# What can't be TLS goes at its first byte. Lua sees a hello once: when its first record is there, by the record's
@@ -238,7 +243,7 @@ frontend sni from sni
 	tcp-request content set-var(txn.reason) str(not-tls) if {{ req.len ge 1 }} !{{ req.payload(0,1) -m bin 16 }}
 	tcp-request content set-var(txn.length) req.payload(3,2),hex,hex2i,add(5) if !refused
 	tcp-request content set-var(txn.said) lua.clawgress_hello if !refused {{ req.len,sub(txn.length) ge 0 }}
-{who}{silent}{partial}{verdict}{site}{pass}	tcp-request content reject if refused
+{who}{silent}{partial}{watched}{verdict}{site}{pass}	tcp-request content reject if refused
 {backends}
 # The agent's own address goes out with the flow: the kernel judges, counts and shapes it as the agent's.
 backend sni4 from sni

@@ -1,4 +1,4 @@
-//! Flows as conntrack knows them: their original tuple, their bytes, and whether they are still alive.
+//! Flows as conntrack knows them: their original tuple and their bytes.
 //!
 //! Only reads. Whoever dumps gives a visitor; nothing here grows with the number of flows.
 
@@ -13,7 +13,6 @@ use super::socket::{KernelError, Socket};
 const GET: u8 = 1;
 
 const TUPLE_ORIGINAL: u16 = 1;
-const PROTOCOL_INFO: u16 = 4;
 const COUNTERS_ORIGINAL: u16 = 9;
 const COUNTERS_REPLY: u16 = 10;
 
@@ -23,11 +22,6 @@ const TUPLE_PROTOCOL: u16 = 2;
 const PROTOCOL_NUMBER: u16 = 1;
 const SOURCE_PORT: u16 = 2;
 const DESTINATION_PORT: u16 = 3;
-
-const INFO_TCP: u16 = 1;
-const TCP_STATE: u16 = 1;
-/// The states from TIME_WAIT on: nothing more will be said in such a flow.
-const TCP_TIME_WAIT: u8 = 7;
 
 const COUNTERS_BYTES: u16 = 2;
 
@@ -47,8 +41,6 @@ pub struct Flow {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen {
     pub flow: Flow,
-    /// False for a TCP flow that both sides have closed.
-    pub alive: bool,
     /// 0 unless the kernel accounts flows.
     pub bytes_out: u64,
     pub bytes_in: u64,
@@ -102,10 +94,6 @@ pub fn parse(message: &[u8]) -> Option<Seen> {
             .and_then(be64)
             .unwrap_or(0)
     };
-    let state = attribute(message, PROTOCOL_INFO)
-        .and_then(|info| attribute(info, INFO_TCP))
-        .and_then(|tcp| attribute(tcp, TCP_STATE))
-        .and_then(<[u8]>::first);
     Some(Seen {
         flow: Flow {
             source: address(1, 3)?,
@@ -114,7 +102,6 @@ pub fn parse(message: &[u8]) -> Option<Seen> {
             source_port: port(SOURCE_PORT),
             destination_port: port(DESTINATION_PORT),
         },
-        alive: state.is_none_or(|state| *state < TCP_TIME_WAIT),
         bytes_out: counted(COUNTERS_ORIGINAL),
         bytes_in: counted(COUNTERS_REPLY),
     })
@@ -150,9 +137,6 @@ mod tests {
                     protocol.attribute(DESTINATION_PORT, &443_u16.to_be_bytes());
                 });
             });
-            message.nested(PROTOCOL_INFO, |info| {
-                info.nested(INFO_TCP, |tcp| tcp.attribute(TCP_STATE, &[7]));
-            });
             message.nested(COUNTERS_REPLY, |counters| {
                 counters.attribute(COUNTERS_BYTES, &77_u64.to_be_bytes());
             });
@@ -163,7 +147,6 @@ mod tests {
         };
         assert_eq!(seen.flow.source, "192.168.10.10".parse::<IpAddr>().unwrap());
         assert_eq!(seen.flow.destination_port, 443);
-        assert!(!seen.alive);
         assert_eq!((seen.bytes_out, seen.bytes_in), (0, 77));
     }
 

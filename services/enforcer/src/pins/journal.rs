@@ -22,6 +22,7 @@ struct Line<'a> {
     #[serde(borrow)]
     name: std::borrow::Cow<'a, str>,
     addresses: Vec<IpAddr>,
+    /// 0: it is gone.
     until: u64,
 }
 
@@ -72,10 +73,21 @@ impl Journal {
                 break;
             }
             lines += 1;
-            if let Ok(line) = serde_json::from_slice::<Line<'_>>(&text) {
-                table
-                    .pin(&line.principal, &line.name, &line.addresses, line.until)
-                    .ok();
+            match serde_json::from_slice::<Line<'_>>(&text) {
+                Ok(Line {
+                    principal,
+                    name,
+                    addresses,
+                    until: 0,
+                }) => addresses
+                    .iter()
+                    .for_each(|address| table.forget(&principal, &name, *address)),
+                Ok(line) => {
+                    table
+                        .pin(&line.principal, &line.name, &line.addresses, line.until)
+                        .ok();
+                }
+                Err(_) => {}
             }
         }
         Ok(Self {
@@ -110,6 +122,16 @@ impl Journal {
         Ok(())
     }
 
+    /// Notes that these are pinned no longer.
+    pub fn forget(
+        &mut self,
+        principal: &str,
+        name: &str,
+        addresses: &[IpAddr],
+    ) -> Result<(), JournalError> {
+        self.note(principal, name, addresses, 0)
+    }
+
     /// Writes the file anew once it holds much more than what lives.
     pub fn compact(&mut self, table: &Table) -> Result<(), JournalError> {
         if self.lines <= 2 * table.len() + SLACK {
@@ -131,6 +153,7 @@ impl Journal {
             address,
             name,
             until,
+            leaving: _,
         } in table.iter()
         {
             let line = Line {
@@ -204,6 +227,23 @@ mod tests {
         assert_eq!(
             all(&read),
             ["a one.test 192.0.2.1 50", "a one.test 2001:db8::1 50"]
+        );
+    }
+
+    #[test]
+    fn what_was_forgotten_stays_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pins.journal");
+        let addresses = ["192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap()];
+        let mut journal = Journal::open(&path, &mut table()).unwrap();
+        journal.note("a", "one.test", &addresses, 50).unwrap();
+        journal.note("a", "two.test", &addresses[..1], 60).unwrap();
+        journal.forget("a", "one.test", &addresses[..1]).unwrap();
+        let mut read = table();
+        Journal::open(&path, &mut read).unwrap();
+        assert_eq!(
+            all(&read),
+            ["a one.test 192.0.2.2 50", "a two.test 192.0.2.1 60"]
         );
     }
 

@@ -33,9 +33,10 @@ pub struct Judge {
 }
 
 impl Placement for Judge {
-    fn sets(&self, principal: &str, name: &str, address: IpAddr) -> Vec<SetName> {
+    fn sets(&self, principal: &str, name: &str, address: IpAddr, leaving: bool) -> Vec<SetName> {
         places(&self.index, principal, name, self.moment)
             .into_iter()
+            .filter(|place| place.holds(leaving))
             .map(|place| SetName {
                 table: place.table,
                 set: place.set(address).to_owned(),
@@ -68,10 +69,14 @@ pub struct Pinner {
 }
 
 impl Pinner {
-    /// Knows what the journal knows. Pins nothing until it has a judge.
-    pub fn open(journal: &Path, limits: Limits) -> Result<Self, PinError> {
+    /// Knows what the journal knows. Pins nothing until it has a judge. `now` is in seconds since the boot: what had
+    /// expired by then opens nothing before flows are found that use it.
+    pub fn open(journal: &Path, limits: Limits, now: u64) -> Result<Self, PinError> {
         let mut table = Table::new(limits);
         let journal = Journal::open(journal, &mut table)?;
+        for pin in table.expired(now) {
+            table.leave(&pin);
+        }
         Ok(Self {
             table,
             journal,
@@ -95,19 +100,20 @@ impl Pinner {
 
     /// For the next plan.
     pub fn carried(&self) -> Vec<CarriedPin> {
-        let mut carried: BTreeMap<(Arc<str>, Arc<str>), BTreeSet<IpAddr>> = BTreeMap::new();
+        let mut carried: BTreeMap<(Arc<str>, Arc<str>, bool), BTreeSet<IpAddr>> = BTreeMap::new();
         for pin in self.table.iter() {
             carried
-                .entry((pin.principal, pin.name))
+                .entry((pin.principal, pin.name, pin.leaving))
                 .or_default()
                 .insert(pin.address);
         }
         carried
             .into_iter()
-            .map(|((principal, name), addresses)| CarriedPin {
+            .map(|((principal, name, leaving), addresses)| CarriedPin {
                 principal: principal.to_string(),
                 name: name.to_string(),
                 addresses,
+                leaving,
             })
             .collect()
     }
@@ -179,7 +185,14 @@ impl Pinner {
                 address: *address,
                 name: pin.name.as_str().into(),
                 until: 0,
+                leaving: false,
             });
+        }
+        if let Err(error) = self
+            .journal
+            .forget(&pin.principal, &pin.name, &pin.addresses)
+        {
+            tracing::warn!("forgetting a pin that the kernel refused: {error}");
         }
     }
 
@@ -188,22 +201,51 @@ impl Pinner {
         self.table.expired(now)
     }
 
-    /// Takes away what has expired, but for what flows use.
+    /// Takes away what has expired, but for what flows use: `looked_at` are the expired pins for which flows were sought
+    /// since, `used` those for which some were found. Each goes in two steps, a sweep apart. First it opens nothing any
+    /// more; only if no flow is found after that does it stop to count: a flow may have begun between the search and
+    /// the first step.
     pub fn sweep(
         &mut self,
         now: u64,
+        looked_at: &[Pinned],
         used: &HashSet<(Arc<str>, IpAddr)>,
     ) -> Result<usize, PinError> {
-        for (principal, address) in used {
-            self.table.prolong(principal, *address, now + IN_USE);
-        }
-        let expired = self.table.expired(now);
+        let expired: Vec<Pinned> = {
+            let looked_at: HashSet<&Pinned> = looked_at.iter().collect();
+            let mut expired = self.table.expired(now);
+            expired.retain(|pin| looked_at.contains(pin));
+            expired
+        };
         let addresses: HashSet<IpAddr> = expired.iter().map(|pin| pin.address).collect();
         let before = self.placed(&addresses);
-        for pin in &expired {
-            self.table.unpin(pin);
+        for (principal, address) in used {
+            let until = now + IN_USE;
+            for name in self.table.prolong(principal, *address, until) {
+                self.journal.note(principal, &name, &[*address], until)?;
+            }
+        }
+        let unused = |pin: &&Pinned| !used.contains(&(Arc::clone(&pin.principal), pin.address));
+        for pin in expired.iter().filter(unused) {
+            if pin.leaving {
+                self.journal
+                    .forget(&pin.principal, &pin.name, &[pin.address])?;
+                self.table.unpin(pin);
+            } else {
+                self.table.leave(pin);
+            }
         }
         let after = self.placed(&addresses);
+        let back: Vec<Change> = after
+            .difference(&before)
+            .map(|(set, address)| Change {
+                table: set.table,
+                set: set.set.clone(),
+                verb: Verb::Add,
+                key: Key::Address(*address),
+            })
+            .collect();
+        sets::change(&mut self.socket, &back)?;
         let gone: Vec<Change> = before
             .difference(&after)
             .map(|(set, address)| Change {
@@ -259,9 +301,7 @@ pub fn in_use(
         // A dump that begins anew finds the same again; what it found before did exist.
         |_| {},
         |seen| {
-            if !seen.alive {
-                return;
-            }
+            // Also of a flow that looks closed: as long as conntrack knows it, its packets pass.
             let front = (Arc::clone(&front), seen.flow.destination);
             if wanted.contains(&front) {
                 used.insert(front);

@@ -9,8 +9,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Into which sets of the kernel an address goes that a principal resolved under a name. Nowhere: an empty list.
+/// `leaving`: it opens nothing any more, and still counts.
 pub trait Placement {
-    fn sets(&self, principal: &str, name: &str, address: IpAddr) -> Vec<SetName>;
+    fn sets(&self, principal: &str, name: &str, address: IpAddr, leaving: bool) -> Vec<SetName>;
 }
 
 /// A set of addresses of one family.
@@ -54,15 +55,18 @@ pub struct Table {
 struct Hold {
     name: Arc<str>,
     until: u64,
+    leaving: bool,
 }
 
 /// One address under one name of one principal.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pinned {
     pub principal: Arc<str>,
     pub address: IpAddr,
     pub name: Arc<str>,
     pub until: u64,
+    /// No new flow goes by it. A flow that began before is still counted by it.
+    pub leaving: bool,
 }
 
 impl Table {
@@ -140,10 +144,14 @@ impl Table {
                 Vec::new()
             });
             match holds.iter_mut().find(|hold| hold.name == name) {
-                Some(hold) => hold.until = hold.until.max(until),
+                Some(hold) => {
+                    hold.until = hold.until.max(until);
+                    hold.leaving = false;
+                }
                 None => holds.push(Hold {
                     name: Arc::clone(&name),
                     until,
+                    leaving: false,
                 }),
             }
         }
@@ -159,6 +167,7 @@ impl Table {
                     address: *address,
                     name: Arc::clone(&hold.name),
                     until: hold.until,
+                    leaving: hold.leaving,
                 })
             })
         })
@@ -169,30 +178,54 @@ impl Table {
         self.iter().filter(|pin| pin.until <= now).collect()
     }
 
-    /// Lets pins live until then that would have gone before.
-    pub fn prolong(&mut self, principal: &str, address: IpAddr, until: u64) {
+    /// Lets a principal's pins of an address live until then that would have gone before: flows use them. Returns what
+    /// was prolonged.
+    pub fn prolong(&mut self, principal: &str, address: IpAddr, until: u64) -> Vec<Arc<str>> {
         let holds = self
             .principals
             .get_mut(principal)
             .and_then(|own| own.get_mut(&address));
+        let short = holds
+            .into_iter()
+            .flatten()
+            .filter(|hold| hold.until < until);
+        short
+            .map(|hold| {
+                hold.until = until;
+                hold.leaving = false;
+                Arc::clone(&hold.name)
+            })
+            .collect()
+    }
+
+    /// Nothing new goes by this pin from now on.
+    pub fn leave(&mut self, pin: &Pinned) {
+        let holds = self
+            .principals
+            .get_mut(&pin.principal)
+            .and_then(|own| own.get_mut(&pin.address));
         for hold in holds.into_iter().flatten() {
-            hold.until = hold.until.max(until);
+            hold.leaving |= hold.name == pin.name;
         }
     }
 
     pub fn unpin(&mut self, pin: &Pinned) {
-        let Some(own) = self.principals.get_mut(&pin.principal) else {
+        self.forget(&pin.principal, &pin.name, pin.address);
+    }
+
+    pub fn forget(&mut self, principal: &str, name: &str, address: IpAddr) {
+        let Some(own) = self.principals.get_mut(principal) else {
             return;
         };
-        if let Some(holds) = own.get_mut(&pin.address) {
-            holds.retain(|hold| hold.name != pin.name);
+        if let Some(holds) = own.get_mut(&address) {
+            holds.retain(|hold| *hold.name != *name);
             if holds.is_empty() {
-                own.remove(&pin.address);
+                own.remove(&address);
                 self.total -= 1;
             }
         }
         if own.is_empty() {
-            self.principals.remove(&pin.principal);
+            self.principals.remove(principal);
         }
     }
 
@@ -225,7 +258,7 @@ impl Table {
             .and_then(|own| own.get(&address))
             .into_iter()
             .flatten()
-            .flat_map(|hold| placement.sets(principal, &hold.name, address))
+            .flat_map(|hold| placement.sets(principal, &hold.name, address, hold.leaving))
             .collect()
     }
 
@@ -247,7 +280,7 @@ impl Table {
         self.iter()
             .flat_map(|pin| {
                 placement
-                    .sets(&pin.principal, &pin.name, pin.address)
+                    .sets(&pin.principal, &pin.name, pin.address, pin.leaving)
                     .into_iter()
                     .map(move |set| (set, pin.address))
             })
@@ -268,13 +301,15 @@ mod tests {
     struct Plain;
 
     impl Placement for Plain {
-        fn sets(&self, principal: &str, name: &str, _: IpAddr) -> Vec<SetName> {
+        fn sets(&self, principal: &str, name: &str, _: IpAddr, leaving: bool) -> Vec<SetName> {
             let set = |set: &str| SetName {
                 table: "t",
                 set: set.to_owned(),
             };
             match name {
                 "shut.test" => Vec::new(),
+                "capped.test" if leaving => vec![set("cap")],
+                _ if leaving => Vec::new(),
                 "capped.test" => vec![set(principal), set("cap")],
                 _ => vec![set(principal)],
             }
@@ -307,6 +342,22 @@ mod tests {
         assert_eq!(sets(&table, "a", 1), ["a"]);
         table.unpin(&table.expired(20)[0].clone());
         assert!(table.is_empty() && table.names("a", address(1)).is_empty());
+    }
+
+    #[test]
+    fn what_leaves_opens_nothing_and_still_counts() {
+        let mut table = Table::new(LIMITS);
+        table.pin("a", "capped.test", &[address(1)], 10).unwrap();
+        let pin = table.expired(10).remove(0);
+        table.leave(&pin);
+        assert_eq!(sets(&table, "a", 1), ["cap"]);
+        // A flow turned out to use it.
+        assert_eq!(table.prolong("a", address(1), 40).len(), 1);
+        assert_eq!(sets(&table, "a", 1), ["a", "cap"]);
+        assert!(table.prolong("a", address(1), 30).is_empty());
+        table.leave(&pin);
+        table.pin("a", "capped.test", &[address(1)], 20).unwrap();
+        assert_eq!(sets(&table, "a", 1), ["a", "cap"]);
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub struct CarriedPin {
     /// Canonical.
     pub name: String,
     pub addresses: BTreeSet<IpAddr>,
+    /// They open nothing any more; what they are used for is still counted.
+    pub leaving: bool,
 }
 
 /// Names of what the meter table holds now. Empty: there is no such table.

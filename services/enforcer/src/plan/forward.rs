@@ -178,8 +178,20 @@ pub(super) fn add(ruleset: &mut Ruleset, frame: &Frame<'_>) {
     );
     ruleset.rule([state("invalid"), count("dropped_invalid"), drop()]);
     ruleset.rule([state("related"), goto("related")]);
-    ruleset.rule([mark_is(mark::FAST, frame.stamp()), accept()]);
     if !frame.lan.is_empty() && !frame.wan.is_empty() {
+        // Not on any other pair of cards: a route may have moved since the flow was let through.
+        for (way, from, to) in [
+            ("original", &frame.lan, &frame.wan),
+            ("reply", &frame.wan, &frame.lan),
+        ] {
+            ruleset.rule([
+                mark_is(mark::FAST, frame.stamp()),
+                direction(way),
+                arrives_on(from),
+                leaves_by(to),
+                accept(),
+            ]);
+        }
         // A new flow between the ports of one that was cut.
         let fresh = tcp_flags(flag::ALL, flag::SYN);
         ruleset.rule([

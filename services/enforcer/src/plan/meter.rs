@@ -5,13 +5,17 @@
 //! that uses it first, until it has been silent for `SILENCE`: another machine on the wire that takes it meanwhile is
 //! `spoofed-source`, and never answered. Bound are host sources of up to 256 addresses; larger ones are networks behind
 //! a router, where the hardware address is the router's and says nothing. Addresses that only have the LAN's own
-//! rights are not bound: taking a neighbour's wins nothing. Whoever is first to use an address that has been silent
-//! gets its rights: where that matters, hosts belong on cards of their own. When the table is full, new addresses are
-//! denied.
+//! rights are not bound: taking a neighbour's wins nothing. But the hardware address of a host on the LAN itself stays
+//! the host's for a day: from any other address, of either family, it is `spoofed-source`, or a host would leave its own
+//! rights behind by taking a free address. Whoever is first to use an address that has been silent gets its rights, and
+//! hardware addresses can be forged: where that matters, hosts belong on cards of their own, or nobody else is let in
+//! (`identity strict`). When the table is full, new addresses are denied.
 //!
 //! **Caps.** Bytes of IP packets from the agent to an address of the capped name, on the forwarded path and on the
 //! front's own leg alike. An address of several capped names counts against each. The packet that would reach the cap
 //! does not pass any more; the flow is cut.
+
+use std::net::IpAddr;
 
 use clawgress_config::Cidr;
 use clawgress_policy::{Principal, PrincipalKind, Reason};
@@ -22,7 +26,7 @@ use nftables::{
 use serde_json::Value;
 
 use super::{
-    frame::Frame,
+    frame::{Frame, disjoint},
     layout::{FRONT_MARK, METER, mark},
     name,
     pins::Pins,
@@ -37,6 +41,9 @@ use super::{
 
 /// Seconds after which an address may be another machine's.
 const SILENCE: u32 = 15 * 60;
+/// Seconds for which a hardware address is a host's after it was last heard from one of the host's own addresses.
+const BELONGS: u32 = 24 * 60 * 60;
+const HOST_HARDWARE: &str = "host_hardware";
 const NEIGHBOURS: u32 = 65_536;
 
 pub(super) fn compile(frame: &Frame<'_>, pins: &Pins) -> Ruleset {
@@ -72,6 +79,20 @@ fn machines(frame: &Frame<'_>, v6: bool) -> Vec<Cidr> {
         .collect()
 }
 
+/// The networks of the LAN cards themselves. Link-local ones are everybody's.
+fn lan_networks(frame: &Frame<'_>, v6: bool) -> Vec<Cidr> {
+    let cards = &frame.revision.network.lan;
+    let networks = cards.iter().flat_map(|card| &card.addresses).copied();
+    let networks: Vec<Cidr> = networks
+        .filter(|network| match network.address {
+            IpAddr::V4(address) => !address.is_link_local(),
+            IpAddr::V6(address) => !address.is_unicast_link_local(),
+        })
+        .map(|network| network.network())
+        .collect();
+    disjoint(&networks, v6)
+}
+
 fn neighbours(ruleset: &mut Ruleset, frame: &Frame<'_>) {
     ruleset.counter(name::anonymous_counter(Reason::SpoofedSource));
     ruleset.chain("spoofed");
@@ -83,6 +104,7 @@ fn neighbours(ruleset: &mut Ruleset, frame: &Frame<'_>) {
         count(name::anonymous_counter(Reason::SpoofedSource)),
         drop(),
     ]);
+    ruleset.learned(HOST_HARDWARE, vec![SetType::EtherAddr], NEIGHBOURS);
     for (v6, digit, address) in [(false, 4, SetType::Ipv4Addr), (true, 6, SetType::Ipv6Addr)] {
         let (owned, bound) = (format!("owned{digit}"), format!("bound{digit}"));
         ruleset.learned(&owned, vec![address], NEIGHBOURS);
@@ -96,6 +118,16 @@ fn neighbours(ruleset: &mut Ruleset, frame: &Frame<'_>) {
             ]
         };
         ruleset.chain(&format!("bind{digit}"));
+        let lan = lan_networks(frame, v6);
+        let mut near = machines(frame, v6);
+        near.retain(|machine| lan.iter().any(|network| network.overlaps(machine)));
+        if !near.is_empty() {
+            ruleset.rule([
+                is(pair.clone(), named_set(&bound)),
+                is(ip(v6, "saddr"), networks(&near)),
+                remember(HOST_HARDWARE, &payload("ether", "saddr"), BELONGS),
+            ]);
+        }
         ruleset.rule([vec![is(pair.clone(), named_set(&bound))], remember_both()].concat());
         ruleset.rule([is(ip(v6, "saddr"), named_set(&owned)), goto("spoofed")]);
         ruleset.rule(remember_both());
@@ -120,6 +152,17 @@ fn neighbours(ruleset: &mut Ruleset, frame: &Frame<'_>) {
                 arrives_on(&frame.lan),
                 is(ip(v6, "saddr"), networks(&machines)),
                 goto(chain),
+            ]);
+        }
+    }
+    for v6 in [false, true] {
+        let lan = lan_networks(frame, v6);
+        if !lan.is_empty() {
+            ruleset.rule([
+                arrives_on(&frame.lan),
+                is(ip(v6, "saddr"), networks(&lan)),
+                is(payload("ether", "saddr"), named_set(HOST_HARDWARE)),
+                goto("spoofed"),
             ]);
         }
     }

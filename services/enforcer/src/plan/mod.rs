@@ -133,6 +133,11 @@ impl Plan {
         document([main.unwrap_or_else(|| self.main.anew()), meter].concat())
     }
 
+    /// Whether `transaction_after` leaves the main table's counters as they are.
+    pub fn keeps_counters(&self, before: &Self) -> bool {
+        self.main.after(&before.main).is_some()
+    }
+
     /// What the meter table holds once this plan is in force.
     pub fn meter_objects(&self) -> MeterObjects {
         self.meter.objects()
@@ -172,7 +177,7 @@ fn counted(frame: &Frame<'_>) -> Vec<Counted> {
         for reason in principal::reasons(frame) {
             push(
                 layout::TABLE,
-                name::deny_counter(who.id, reason),
+                name::deny_counter(&who.name, reason),
                 &who.name,
                 What::Denied(reason),
             );

@@ -35,8 +35,10 @@ pub fn denied(id: PrincipalId, reason: Reason) -> String {
     format!("p{id}_{}", reason.word().replace('-', "_"))
 }
 
-pub fn deny_counter(id: PrincipalId, reason: Reason) -> String {
-    format!("deny_p{id}_{}", reason.word().replace('-', "_"))
+/// By digest: what one principal was denied must never be taken for another's.
+pub fn deny_counter(principal: &str, reason: Reason) -> String {
+    let digest = digest(&[principal]);
+    format!("d_{:.12}_{}", digest, reason.word().replace('-', "_"))
 }
 
 /// Counter of denials that are nobody's.
@@ -90,7 +92,7 @@ mod tests {
         // NFT_NAME_MAXLEN is 256, but listings of 1.0.6 cut set names at 31 letters in places.
         let id = PrincipalId(u16::MAX);
         for name in [
-            deny_counter(id, Reason::NotAllowlisted),
+            deny_counter("agent-1", Reason::NotAllowlisted),
             denied(id, Reason::NotAllowlisted),
             front_pins(id, true),
             cap_set("agent-1", "*.example.com", true),

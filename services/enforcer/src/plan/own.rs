@@ -1,6 +1,8 @@
 //! What the box itself takes and says. All that the sealed ruleset allows, and: named may ask outside, agents may ask
 //! our resolver and our front (as redirected flows only), operators may reach what the configuration offers them.
 
+use std::{collections::BTreeSet, net::IpAddr};
+
 use clawgress_config::Cidr;
 use nftables::{
     expr::MetaKey,
@@ -12,13 +14,14 @@ use super::{
     forward::errors,
     frame::{Frame, WIRE_PORTS},
     layout::{mark, port, uid},
+    named::inside_blocks,
     raw::{prefix, wire_sources},
     ruleset::Ruleset,
     statement::{
-        accept, arrives_on, at_most, concat, count, ct_original, direction, drop, fib_is_not, flag,
-        goto, ip, is, is_not, leaves_by, limit, mark_has, mark_is, meta, named_set, networks,
-        number, numbers, payload, protocol, redirected, services, state, tcp_flags, text,
-        verdict_by,
+        accept, addresses, arrives_on, at_most, concat, count, ct_original, direction, drop,
+        fib_is_not, flag, goto, ip, is, is_not, leaves_by, limit, mark_has, mark_is, meta,
+        named_set, networks, number, numbers, payload, protocol, redirected, services, state,
+        tcp_flags, text, verdict_by,
     },
 };
 
@@ -347,15 +350,23 @@ pub(super) fn output(ruleset: &mut Ruleset, frame: &Frame<'_>) {
     answers(ruleset, frame);
     if !frame.wan.is_empty() {
         let outside = || leaves_by(&frame.wan);
-        ruleset.rule([outside(), by(uid::BIND), service("dport", &NAMES), accept()]);
-        ruleset.rule(
-            [
-                vec![outside()],
-                opened(),
-                vec![service("dport", &NAMES), accept()],
-            ]
-            .concat(),
-        );
+        for server in name_servers(frame) {
+            ruleset.rule([
+                outside(),
+                by(uid::BIND),
+                server.clone(),
+                service("dport", &NAMES),
+                accept(),
+            ]);
+            ruleset.rule(
+                [
+                    vec![outside()],
+                    opened(),
+                    vec![server, service("dport", &NAMES), accept()],
+                ]
+                .concat(),
+            );
+        }
 
         // The front's own leg. Its first packet has to be the front's; later ones may be the kernel's.
         let leg =
@@ -370,6 +381,27 @@ pub(super) fn output(ruleset: &mut Ruleset, frame: &Frame<'_>) {
         ruleset.rule(leg(&[mark_has(mark::GENERATION), goto("judge_front")]));
     }
     ruleset.rule([count("dropped_output")]);
+}
+
+/// Whom named may ask: the configured ones, or else any that is not inside. A zone's owner chooses where its servers
+/// are, and an agent may own an allowed zone.
+fn name_servers(frame: &Frame<'_>) -> Vec<Value> {
+    let configured = &frame.revision.name_servers;
+    [false, true]
+        .into_iter()
+        .filter_map(|v6| {
+            let to = ip(v6, "daddr");
+            if configured.is_empty() {
+                return Some(is_not(to, networks(&inside_blocks(v6))));
+            }
+            let of_family: BTreeSet<IpAddr> = configured
+                .iter()
+                .copied()
+                .filter(|server| server.is_ipv6() == v6)
+                .collect();
+            (!of_family.is_empty()).then(|| is(to, addresses(of_family)))
+        })
+        .collect()
 }
 
 /// To agents and operators, in flows that input has let in.

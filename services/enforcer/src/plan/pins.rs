@@ -43,6 +43,11 @@ impl Place {
         }
     }
 
+    /// Whether an address belongs here that is leaving, or not.
+    pub fn holds(&self, leaving: bool) -> bool {
+        !(leaving && self.opens)
+    }
+
     pub fn set(&self, address: IpAddr) -> &str {
         if address.is_ipv4() {
             &self.v4
@@ -109,7 +114,8 @@ impl Pins {
     pub(super) fn of(index: &Index, carried: &[CarriedPin], moment: Moment) -> Self {
         let mut sets: BTreeMap<String, BTreeSet<IpAddr>> = BTreeMap::new();
         for pin in carried {
-            for place in places(index, &pin.principal, &pin.name, moment) {
+            let places = places(index, &pin.principal, &pin.name, moment);
+            for place in places.iter().filter(|place| place.holds(pin.leaving)) {
                 for address in &pin.addresses {
                     sets.entry(place.set(*address).to_owned())
                         .or_default()

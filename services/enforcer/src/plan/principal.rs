@@ -66,7 +66,7 @@ pub(super) fn reasons(frame: &Frame<'_>) -> [Reason; 6] {
 fn denials(ruleset: &mut Ruleset, frame: &Frame<'_>, who: &Principal) {
     let id = who.id;
     for reason in reasons(frame) {
-        let counter = name::deny_counter(id, reason);
+        let counter = name::deny_counter(&who.name, reason);
         ruleset.counter(&counter);
         ruleset.chain(&name::denied(id, reason));
         ruleset.rule([limit(10, 20), log(name::log_prefix(id.0, reason))]);
@@ -110,7 +110,7 @@ fn by_address(ruleset: &mut Ruleset, frame: &Frame<'_>, pins: &Pins, who: &Princ
         ruleset.chain(&quic);
         ruleset.rule([limit(10, 20), log(name::log_prefix(id.0, Reason::Protocol))]);
         ruleset.rule([
-            count(name::deny_counter(id, Reason::Protocol)),
+            count(name::deny_counter(&who.name, Reason::Protocol)),
             refuse(RejectCode::PortUnreach),
         ]);
     }

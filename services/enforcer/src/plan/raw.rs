@@ -18,8 +18,8 @@ use super::{
     ruleset::{Kind, Ruleset},
     statement::{
         accept, arrives_on, at_most, count, drop, extension_header, family, fib, flag, goto, ip,
-        is, is_not, leaves_by, limit, log, meta, named_set, number, numbers, payload, protocol,
-        set_mark, set_of, set_zone, tcp_flags, text, transparent_socket,
+        is, is_not, limit, log, meta, named_set, number, numbers, payload, protocol, set_mark,
+        set_of, set_zone, tcp_flags, text, transparent_socket,
     },
 };
 
@@ -55,24 +55,6 @@ pub(super) fn add(ruleset: &mut Ruleset, frame: &Frame<'_>) {
     endings(ruleset);
     prerouting(ruleset, frame);
     transparent_answers(ruleset);
-    ruleset.base_chain(
-        "output_raw",
-        NfChainType::Filter,
-        NfHook::Output,
-        -300,
-        NfChainPolicy::Accept,
-    );
-    if !frame.lan.is_empty() {
-        // Also what the kernel sends without a socket of the front's. The front's leg to a site never leaves from
-        // these ports.
-        let front = numbers(WIRE_PORTS.map(|(_, listens)| listens));
-        ruleset.rule([
-            leaves_by(&frame.lan),
-            protocol("tcp"),
-            is(payload("tcp", "sport"), front),
-            set_zone(AGENT_ZONE),
-        ]);
-    }
 }
 
 fn sources(v6: bool) -> &'static str {

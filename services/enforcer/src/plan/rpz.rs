@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, fmt::Write};
 
+use clawgress_config::policy::is_for_policy_zones;
 use clawgress_policy::{Index, Revision};
 
 use super::{layout, name::digest, principal::next_gateway};
@@ -58,6 +59,8 @@ impl Zones {
         if !revision.enabled {
             names.clear();
         }
+        // Validation refuses them; one that got past it would be a rule about addresses, for everybody's names.
+        names.retain(|name| !is_for_policy_zones(name));
         let too_long = |name: &&str| name.len() > LONGEST;
         let left_out = names
             .iter()

@@ -141,6 +141,10 @@ pub(super) fn networks<'c>(cidrs: impl IntoIterator<Item = &'c Cidr>) -> Word {
     set_of(cidrs.into_iter().map(network))
 }
 
+pub(super) fn addresses(all: impl IntoIterator<Item = IpAddr>) -> Word {
+    set_of(all.into_iter().map(address))
+}
+
 pub(super) fn address(address: IpAddr) -> Word {
     text(address.to_string())
 }
@@ -318,8 +322,9 @@ pub(super) fn set_mark(mark: u32) -> Value {
     mangle(meta(MetaKey::Mark), number(mark))
 }
 
+/// For the flow's own direction alone: with replies in the default zone, the kernel can tell a socket what was dialled.
 pub(super) fn set_zone(zone: u16) -> Value {
-    mangle(ct("zone"), number(u32::from(zone)))
+    mangle(ct_original("zone"), number(u32::from(zone)))
 }
 
 pub(super) fn set_tcp_flags(flags: u32) -> Value {

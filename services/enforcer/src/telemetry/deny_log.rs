@@ -1,17 +1,14 @@
-//! Denials told to people: one JSON line each, on the standard output and, where the configuration wants it, to the
-//! syslog. At most so many a second, of everybody together and of each principal; how many were left out is told with
-//! the next one.
+//! Denials told to people: one JSON line each. At most so many a second, of everybody together and of each principal;
+//! how many were left out is told with the next one.
 //!
 //! Exact numbers are the counters' matter. Nothing that an agent wrote gets into a line unescaped.
 
 use std::collections::HashMap;
-use std::io::Write;
-use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
+use clawgress_link::deny_lines::{DenyLines, USUAL_FACILITY, facility};
 use serde::Serialize;
 
-const SYSLOG: &str = "/dev/log";
 const OF_ALL: u32 = 100;
 const OF_ONE: u32 = 20;
 const SECOND: Duration = Duration::from_secs(1);
@@ -47,41 +44,11 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// Numbers of RFC 5424.
-fn facility(word: &str) -> Option<u8> {
-    const WORDS: [(&str, u8); 20] = [
-        ("kern", 0),
-        ("user", 1),
-        ("mail", 2),
-        ("daemon", 3),
-        ("auth", 4),
-        ("syslog", 5),
-        ("lpr", 6),
-        ("news", 7),
-        ("uucp", 8),
-        ("cron", 9),
-        ("authpriv", 10),
-        ("ftp", 11),
-        ("local0", 16),
-        ("local1", 17),
-        ("local2", 18),
-        ("local3", 19),
-        ("local4", 20),
-        ("local5", 21),
-        ("local6", 22),
-        ("local7", 23),
-    ];
-    WORDS
-        .iter()
-        .find(|(known, _)| *known == word)
-        .map(|(_, number)| *number)
-}
-
 #[derive(Debug)]
 pub struct DenyLog {
     enabled: bool,
     facility: u8,
-    syslog: Option<UnixDatagram>,
+    lines: DenyLines,
     begun: Instant,
     told: HashMap<String, u32>,
     told_to_all: u32,
@@ -92,8 +59,8 @@ impl Default for DenyLog {
     fn default() -> Self {
         Self {
             enabled: false,
-            facility: 16,
-            syslog: None,
+            facility: USUAL_FACILITY,
+            lines: DenyLines::of("clawgress-enforcer"),
             begun: Instant::now(),
             told: HashMap::new(),
             told_to_all: 0,
@@ -105,7 +72,7 @@ impl Default for DenyLog {
 impl DenyLog {
     pub fn configure(&mut self, enabled: bool, facility_word: &str) {
         self.enabled = enabled;
-        self.facility = facility(facility_word).unwrap_or(16);
+        self.facility = facility(facility_word).unwrap_or(USUAL_FACILITY);
     }
 
     /// Writes it down, or counts that it was not.
@@ -120,9 +87,15 @@ impl DenyLog {
         let Ok(line) = serde_json::to_string(&denial) else {
             return;
         };
-        // A closed output is no reason to stop enforcing.
-        let _ = writeln!(std::io::stdout().lock(), "{line}");
-        self.tell_syslog(&line);
+        // A reader that is behind is no reason to stop enforcing.
+        if !self.lines.write(self.facility, &line) {
+            self.suppressed += suppressed + 1;
+        }
+    }
+
+    /// So many never got here; the next one tells of them.
+    pub fn left_out(&mut self, many: u64) {
+        self.suppressed = self.suppressed.saturating_add(many);
     }
 
     /// How many were left out before this one; none, if this one is left out, too.
@@ -147,24 +120,6 @@ impl DenyLog {
         *of_one += 1;
         self.told_to_all += 1;
         true
-    }
-
-    fn tell_syslog(&mut self, line: &str) {
-        if self.syslog.is_none() {
-            self.syslog = UnixDatagram::unbound().ok().filter(|socket| {
-                socket.set_nonblocking(true).is_ok() && socket.connect(SYSLOG).is_ok()
-            });
-        }
-        // Severity 5: notice. Without a time: the receiver on this machine has the same clock.
-        let priority = u16::from(self.facility) * 8 + 5;
-        let message = format!("<{priority}>clawgress-enforcer: {line}");
-        if let Some(socket) = &self.syslog
-            && socket
-                .send(message.as_bytes())
-                .is_err_and(|error| error.kind() != std::io::ErrorKind::WouldBlock)
-        {
-            self.syslog = None;
-        }
     }
 }
 
@@ -216,12 +171,7 @@ mod tests {
         assert_eq!(left_out, 10);
         assert_eq!(log.admitted("b", now), Some(10));
         assert_eq!(log.admitted("b", now), Some(0));
-    }
-
-    #[test]
-    fn facilities_have_the_numbers_of_the_standard() {
-        assert_eq!(facility("local3"), Some(19));
-        assert_eq!(facility("daemon"), Some(3));
-        assert_eq!(facility("local8"), None);
+        log.left_out(7);
+        assert_eq!(log.admitted("b", now), Some(7));
     }
 }

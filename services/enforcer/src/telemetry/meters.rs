@@ -21,6 +21,11 @@ impl Meters {
             .extend(all.map(|(name, value)| ((table, name), value)));
     }
 
+    /// The counters of this table are made anew: whatever they say from now on is new.
+    pub fn end(&mut self, table: &'static str) {
+        self.last.retain(|(of, _), _| *of != table);
+    }
+
     /// What the counters say now.
     pub fn read(
         &mut self,
@@ -91,7 +96,7 @@ mod tests {
             plan::layout::METER,
             HashMap::from([("out".to_owned(), before)]),
         );
-        let mut read = |rings: &mut Rings, out: u64, deny: u64| {
+        let mut read = |meters: &mut Meters, out: u64, deny: u64| {
             let one = |name: &str, bytes, packets| {
                 HashMap::from([(name.to_owned(), Counter { bytes, packets })])
             };
@@ -99,13 +104,16 @@ mod tests {
                 (plan::layout::METER, one("out", out, out / 100)),
                 (plan::layout::TABLE, one("deny", 0, deny)),
             ]);
-            meters.read(5, &counted, &all, rings);
+            meters.read(5, &counted, &all, &mut rings);
         };
-        read(&mut rings, 1000, 2);
-        read(&mut rings, 1500, 2);
-        read(&mut rings, 1500, 1);
+        read(&mut meters, 1000, 2);
+        read(&mut meters, 1500, 2);
+        read(&mut meters, 1500, 1);
+        // A new table whose counter has overtaken the old one before it is read.
+        meters.end(plan::layout::TABLE);
+        read(&mut meters, 1500, 5);
         let a = &rings.telemetry(5, Window::Minute).principals["a"];
         assert_eq!(a.bytes_out, 500);
-        assert_eq!(a.denied["port"], 3);
+        assert_eq!(a.denied["port"], 8);
     }
 }

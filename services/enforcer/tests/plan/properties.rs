@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use clawgress_enforcer::plan::{self, Carry, Zones, layout, places};
-use clawgress_policy::{Index, Moment};
+use clawgress_enforcer::plan::{self, Carry, Plan, Zones, layout, places};
+use clawgress_policy::{Index, Moment, Revision};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -135,6 +135,115 @@ fn a_name_that_no_zone_can_hold_is_told() {
             .iter()
             .any(|warning| warning.contains("too long"))
     );
+}
+
+fn compiled(revision: &Revision) -> Plan {
+    let index = Index::of(revision).unwrap();
+    let moment = Moment::trusted(FRIDAY);
+    plan::compile(revision, &index, moment, 7, &Carry::default())
+}
+
+#[test]
+fn a_word_of_the_policy_zones_gets_into_none_of_them() {
+    let mut revision = revision(
+        r#"{"version": 2, "allow": {"domains": ["api.example.com"]}, "proxy": {"mode": "sni-allowlist"}}"#,
+    );
+    // Validation refuses it: here it is as if that had a hole.
+    let proxy = revision.policy.global.proxy.as_mut().unwrap();
+    proxy.backend = Some("32.1.0.0.127.rpz-client-ip:3128".to_owned());
+    for zone in &compiled(&revision).zones.zones {
+        assert!(!zone.text.contains("rpz-client-ip"), "{}", zone.text);
+    }
+}
+
+/// What named may not be told, and by whose names it may.
+fn rebinding(policy: &str) -> String {
+    let named = compiled(&revision(policy)).named.text;
+    let from = named.find("deny-answer-addresses").unwrap();
+    let to = from + named[from..].find("};").unwrap();
+    let to = to + named[to..].find('\n').unwrap();
+    named[from..to].to_owned()
+}
+
+#[test]
+fn a_network_opens_what_it_is_inside_of_and_one_that_is_the_world_nothing() {
+    let text = rebinding(
+        r#"{"version": 2, "allow": {"ips": ["0.0.0.0/0", "10.9.0.0/16", "127.0.0.0/8", "224.0.0.0/4", "::/0",
+            "fd00:7::/32", "2002:a00::/24", "198.51.100.0/24"]}}"#,
+    );
+    let opened: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix('!'))
+        .collect();
+    assert_eq!(opened, ["10.9.0.0/16;", "fd00:7::/32;"]);
+    assert!(!text.contains("except-from"), "{text}");
+}
+
+#[test]
+fn a_next_gateway_may_be_inside_and_no_other_name() {
+    let text = rebinding(
+        r#"{"version": 2, "proxy": {"mode": "sni-allowlist", "backend": "gw.example.com:3128"},
+            "hosts": {"a": {"sources": ["192.168.10.9/32"],
+                "proxy": {"mode": "sni-allowlist", "backend": "10.7.7.7:3128"}}}}"#,
+    );
+    assert!(
+        text.ends_with("except-from { \"gw.example.com\"; };"),
+        "{text}"
+    );
+}
+
+/// Where named may send questions to: the addresses of each rule, with whether they are the ones meant.
+fn asked_by_named(revision: &Revision) -> Vec<(String, Value)> {
+    let document: Value = serde_json::from_str(&compiled(revision).transaction()).unwrap();
+    let commands = document["nftables"].as_array().unwrap().clone();
+    let rules = commands.iter().map(|command| &command["add"]["rule"]);
+    let output = rules.filter(|rule| rule["chain"] == "output");
+    let to_53 = |rule: &&Value| {
+        rule.to_string().contains(r#"["udp",53]"#)
+            || rule.to_string().contains(r#"{"concat":["udp",53]}"#)
+    };
+    output
+        .filter(|rule| rule["table"] == layout::TABLE)
+        .filter(to_53)
+        .filter(|rule| rule.to_string().contains("dport"))
+        .map(|rule| {
+            let matches = rule["expr"].as_array().unwrap().iter();
+            let to = matches
+                .map(|statement| &statement["match"])
+                .find(|found| found["left"]["payload"]["field"] == "daddr");
+            let to = to.unwrap_or_else(|| panic!("to anybody: {rule}"));
+            (to["op"].as_str().unwrap().to_owned(), to["right"].clone())
+        })
+        .collect()
+}
+
+#[test]
+fn named_asks_the_configured_servers_or_such_as_are_not_inside() {
+    let mut revision = revision(r#"{"version": 2}"#);
+    let rules = asked_by_named(&revision);
+    assert_eq!(rules.len(), 2);
+    for (op, to) in rules {
+        assert_eq!(
+            (op.as_str(), &to),
+            ("==", &serde_json::json!({"set": ["9.9.9.9"]}))
+        );
+    }
+    assert!(!compiled(&revision).named.text.contains("bogus"));
+    revision.name_servers.clear();
+    let rules = asked_by_named(&revision);
+    assert_eq!(rules.len(), 4);
+    for (op, to) in rules {
+        assert_eq!(op, "!=");
+        let to = to.to_string();
+        assert!(to.contains("10.0.0.0") || to.contains("fc00::"), "{to}");
+    }
+    let named = compiled(&revision).named.text;
+    for block in ["10.0.0.0/8", "169.254.0.0/16", "fc00::/7"] {
+        assert!(
+            named.contains(&format!("server {block} {{ bogus yes; }};")),
+            "{named}"
+        );
+    }
 }
 
 proptest! {

@@ -50,6 +50,7 @@ pub(crate) fn pin(principal: &str, name: &str, addresses: &[&str]) -> CarriedPin
             .iter()
             .map(|address| address.parse().unwrap())
             .collect::<BTreeSet<_>>(),
+        leaving: false,
     }
 }
 

@@ -86,7 +86,9 @@ impl World {
     }
 
     pub fn judge(&mut self, queue: &Path) -> Arc<Judge> {
-        let queue = Queue::open(queue, Settings::default()).expect("an audit queue");
+        // Nobody ships from here: it has to hold all that a bench records.
+        let settings = Settings { max_bytes: 8 << 30, share_per_agent: 8 << 30, ..Settings::default() };
+        let queue = Queue::open(queue, settings).expect("an audit queue");
         let judge = Arc::new(Judge::new(queue, Arc::new(Ledger::new(&Quotas::default())), Blocked::default()));
         judge.take(self.snapshot());
         judge

@@ -7,7 +7,7 @@ use std::{
 
 use clawgress_config::{
     Cidr,
-    policy::{DomainPattern, Scope, TimeWindow},
+    policy::{Allow, DomainPattern, Scope, TimeWindow},
 };
 
 use super::{
@@ -307,6 +307,27 @@ impl Build<'_> {
         }
     }
 
+    /// The first host that is in a network whose other addresses have the global policy, where that is not the same.
+    fn sharing(&self, principal: &Principal) -> Option<&str> {
+        let PrincipalKind::Lan { card } = &principal.kind else {
+            return None;
+        };
+        if principal.sources.is_empty() || self.revision.policy.global.allow == Allow::default() {
+            return None;
+        }
+        let cards = self.revision.network.lan.iter();
+        let own: Vec<Cidr> = cards
+            .filter(|lan| lan.name == *card)
+            .flat_map(networks)
+            .collect();
+        let hosts = &self.revision.policy.hosts;
+        let mut near = hosts.iter().filter(|(_, host)| {
+            let mut sources = host.sources.iter().map(|source| plain(*source));
+            sources.any(|source| own.iter().any(|own| own.overlaps(&source)))
+        });
+        near.next().map(|(name, _)| name.as_str())
+    }
+
     fn warnings(&self, principals: &[Principal]) -> Vec<String> {
         let lan: Vec<Cidr> = self
             .revision
@@ -317,6 +338,12 @@ impl Build<'_> {
             .collect();
         let mut warnings = Vec::new();
         for (name, host) in &self.revision.policy.hosts {
+            if !host.exfil.is_empty() && !host.scope.allow.ips.is_empty() {
+                warnings.push(format!(
+                    "host {name}: a cap counts what goes to addresses that its name was resolved to; what goes to one of \
+                     the allowed networks by its bare address is not counted"
+                ));
+            }
             for source in &host.sources {
                 let network = plain(*source);
                 if !lan.iter().any(|lan| lan.overlaps(&network)) {
@@ -328,6 +355,13 @@ impl Build<'_> {
             }
         }
         for principal in principals {
+            if let Some(host) = self.sharing(principal) {
+                warnings.push(format!(
+                    "{}: host {host} is among agents of the global policy; a host that takes another address is held to \
+                     its own only as long as its hardware address is true: give hosts a card of their own",
+                    principal.name
+                ));
+            }
             let none_left = principal.sources.is_empty();
             match &principal.kind {
                 PrincipalKind::Host if none_left => warnings.push(format!(

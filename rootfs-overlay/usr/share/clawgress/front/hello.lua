@@ -4,6 +4,8 @@
 --   lua.clawgress_hello  what the agent sent so far -> "ok|<name>|<key>", or the word of the reason why there is no name
 --   lua.clawgress_host   a Host header              -> "ok|<name>|<key>", or the word of the reason
 --   lua.clawgress_say    logs the line in txn.line: that a flow was let through is said before it ends
+-- and a filter, lua.clawgress_watch: until the site has answered with a ServerHello, the agent may say no other hello
+-- than one with the same name. (A site that asks by a HelloRetryRequest gets a second one, and goes by that.)
 -- A key is the name with its labels in reverse order and an end mark: com.example.www$. The lists hold exact names
 -- in the same form and wildcards without the mark, ending in a dot (com.example.): the longest prefix in a list is the
 -- rule that counts, and no name is ever the prefix of another by accident.
@@ -12,7 +14,7 @@
 -- never copies the hello, never makes more strings than there are labels in one name. Lua 5.3 and 5.4.
 
 local byte, sub, lower, concat = string.byte, string.sub, string.lower, table.concat
-local type = type
+local type, error, pcall, setmetatable = type, error, pcall, setmetatable
 
 -- Nothing below may reach the machine, whatever it would be talked into.
 for _, global in ipairs({ "os", "io", "debug", "package", "require", "load", "loadfile", "dofile", "loadstring" }) do
@@ -24,6 +26,17 @@ local LONGEST_LABEL = 63
 local MOST_EXTENSIONS = 64
 
 local NOT_TLS, MALFORMED, NO_SNI, ECH = "not-tls", "malformed-hello", "no-sni", "ech"
+local SNI_MISMATCH = "sni-mismatch"
+
+-- Records.
+local CHANGE_CIPHER_SPEC, ALERT, HANDSHAKE, APPLICATION_DATA = 20, 21, 22, 23
+-- haproxy's buffer less what it keeps free of it: no hello can be longer and be seen whole.
+local LONGEST_HELLO = 15360
+-- The record's head and the ServerHello up to the end of its random.
+local UP_TO_RANDOM = 43
+-- The random of a ServerHello that is a HelloRetryRequest.
+local RETRY = "\xcf\x21\xad\x74\xe5\x9a\x61\x11\xbe\x1d\x8c\x02\x1e\x65\xb8\x91"
+	.. "\xc2\xa2\x11\x16\x7a\xbb\x8c\x5e\x07\x9e\x09\xe2\xc8\xa8\x33\x9c"
 
 -- Extension types.
 local SERVER_NAME = 0
@@ -137,7 +150,7 @@ local function after_short(text, at, last, least, most, unit)
 end
 
 local function hello(text)
-	if type(text) ~= "string" or byte(text, 1) ~= 22 then
+	if type(text) ~= "string" or byte(text, 1) ~= HANDSHAKE then
 		return NOT_TLS
 	end
 	-- Record: type, version 3.0 to 3.3 (no implementation writes another in its first record), length.
@@ -208,4 +221,113 @@ core.register_action("clawgress_say", { "tcp-req", "http-req" }, function(txn)
 	if line then
 		txn:Info(line)
 	end
+end)
+
+-- What follows the hello that was judged, until the site has settled for it. Each flow has one of these; it owns how
+-- many bytes of the record under way are still to go in each direction, and copies nothing but a hello.
+local Watch = {}
+Watch.__index = Watch
+
+-- haproxy passes on what a filter says, but -1 it takes for a large number: only an error ends the flow.
+local function cut(txn, reason)
+	txn:set_var("txn.event", "deny")
+	txn:set_var("txn.reason", reason)
+	error("cut: " .. reason, 0)
+end
+
+function Watch:new()
+	-- The request begins with the hello that was judged.
+	return setmetatable({ request = nil, response = 0 }, Watch)
+end
+
+function Watch:start_analyze(txn, channel)
+	filter.register_data_filter(self, channel)
+	if not channel:is_resp() then
+		-- Without memory haproxy leaves a filter out: so its being there is asked for.
+		txn:set_var("txn.watched", 1)
+	end
+end
+
+-- How much may go to the site: all that is there, or nothing yet. (haproxy 2.6 and 2.8 may show old bytes where a filter
+-- has passed on a part.) Nothing but a hello stands in a record of handshakes before there is a ServerHello; early data
+-- and the rest of a first flight may come.
+local function from_agent(self, txn, channel)
+	local there = channel:input()
+	local at = self.request or txn:get_var("txn.length")
+	while at < there do
+		if there - at < 5 then
+			if there + 5 > LONGEST_HELLO then
+				cut(txn, MALFORMED)
+			end
+			return 0
+		end
+		local head = channel:data(at, 5)
+		local kind, length = byte(head, 1), 5 + two(head, 4)
+		if kind == HANDSHAKE then
+			if at + length > there then
+				if at + length > LONGEST_HELLO then
+					cut(txn, MALFORMED)
+				end
+				return 0
+			end
+			local again = hello(channel:data(at, length))
+			if again ~= txn:get_var("txn.said") then
+				cut(txn, sub(again, 1, 3) == "ok|" and SNI_MISMATCH or again)
+			end
+		elseif kind ~= CHANGE_CIPHER_SPEC and kind ~= ALERT and kind ~= APPLICATION_DATA then
+			cut(txn, NOT_TLS)
+		end
+		at = at + length
+	end
+	self.request = at - there
+	return there
+end
+
+-- How much may go to the agent, all or nothing, and whether the site has settled: by a ServerHello that asks for
+-- nothing, or because it does not speak TLS.
+local function from_site(self, channel)
+	local there, at = channel:input(), self.response
+	while at < there do
+		local kind = byte(channel:data(at, 1))
+		if kind ~= HANDSHAKE and kind ~= ALERT and kind ~= CHANGE_CIPHER_SPEC then
+			return there, true
+		end
+		if there - at < 5 then
+			return 0, false
+		end
+		local length = 5 + two(channel:data(at, 5), 4)
+		if kind == HANDSHAKE and length >= UP_TO_RANDOM then
+			if there - at < UP_TO_RANDOM then
+				return 0, false
+			end
+			local beginning = channel:data(at, UP_TO_RANDOM)
+			if byte(beginning, 6) == 2 and sub(beginning, 12) ~= RETRY then
+				return there, true
+			end
+		end
+		at = at + length
+	end
+	self.response = at - there
+	return there, false
+end
+
+function Watch:tcp_payload(txn, channel)
+	if not channel:is_resp() then
+		-- What haproxy itself makes of a failure other than an error (no memory) is a pass.
+		local fine, length = pcall(from_agent, self, txn, channel)
+		if not fine then
+			error(length, 0)
+		end
+		return length
+	end
+	local length, settled = from_site(self, channel)
+	if settled then
+		filter.unregister_data_filter(self, txn.req)
+		filter.unregister_data_filter(self, txn.res)
+	end
+	return length
+end
+
+core.register_filter("clawgress_watch", Watch, function(watch)
+	return watch
 end)
