@@ -105,6 +105,25 @@ pub fn trace(frame: &Frame) -> Option<&'static str> {
         .then_some("it carries the agent's marker")
 }
 
+/// The box without a VM: a host between an outside and an inside wire.
+pub fn box_between(lab: &Lab, outside: &Wire, inside: &Wire) -> Result<Host> {
+    let host = lab.host("box")?;
+    let lease = format!("{}/24", Internet::LEASE);
+    lab.plug(
+        &host,
+        outside,
+        BOX_WAN_MAC,
+        &[&lease, "2001:db8:f00d::10/64"],
+    )?;
+    lab.plug(&host, inside, BOX_LAN_MAC, &BOX_LAN)?;
+    host.ip(&format!(
+        "-4 route replace default via {}",
+        Internet::ROUTER
+    ))?;
+    host.ip("-6 route replace default via 2001:db8:f00d::1")?;
+    Ok(host)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

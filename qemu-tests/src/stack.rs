@@ -12,7 +12,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, IoContext, Result};
-use crate::lab::{Host, Internet, Lab};
+use crate::lab::{Host, Lab};
 use crate::process::{self, words};
 
 /// How long a daemon may take to be there, and a policy to be in force.
@@ -422,32 +422,4 @@ fn read(path: &Path) -> Result<String> {
 
 fn open_to_all(path: &Path) -> Result {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).doing("opening", path)
-}
-
-/// The box of a stack: a host between an outside and an inside wire.
-pub fn box_between(
-    lab: &Lab,
-    outside: &crate::lab::Wire,
-    inside: &crate::lab::Wire,
-) -> Result<Host> {
-    let host = lab.host("box")?;
-    let lease = format!("{}/24", Internet::LEASE);
-    lab.plug(
-        &host,
-        outside,
-        crate::agent::BOX_WAN_MAC,
-        &[&lease, "2001:db8:f00d::10/64"],
-    )?;
-    lab.plug(
-        &host,
-        inside,
-        crate::agent::BOX_LAN_MAC,
-        &crate::agent::BOX_LAN,
-    )?;
-    host.ip(&format!(
-        "-4 route replace default via {}",
-        Internet::ROUTER
-    ))?;
-    host.ip("-6 route replace default via 2001:db8:f00d::1")?;
-    Ok(host)
 }

@@ -5,10 +5,10 @@
 mod large;
 mod wire;
 
-use qemu_tests::agent::Agent;
+use qemu_tests::agent::{Agent, box_between};
 use qemu_tests::figures::{Figure, Must};
 use qemu_tests::lab::{Internet, Lab, Wire};
-use qemu_tests::stack::{Stack, box_between};
+use qemu_tests::stack::Stack;
 use qemu_tests::tools::{HAPROXY, NAMED, NFT, need};
 use qemu_tests::{Case, Result};
 

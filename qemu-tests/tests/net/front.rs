@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use clawgress_link::health::Report;
+use qemu_tests::agent::box_between;
 use qemu_tests::error::IoContext;
 use qemu_tests::lab::Lab;
 use qemu_tests::process::{self, words};
-use qemu_tests::stack::{Stack, box_between, build};
+use qemu_tests::stack::{Stack, build};
 use qemu_tests::{Case, Error, Result, case, require};
 
 use crate::gateway::{CURL, HAPROXY, NAMED, NFT, altered, eventually, need};

@@ -6,12 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use qemu_tests::agent::{Agent, BOX_WAN_MAC};
+use qemu_tests::agent::{Agent, BOX_WAN_MAC, box_between};
 use qemu_tests::error::IoContext;
 use qemu_tests::frame::Frame;
 use qemu_tests::lab::{Host, Internet, Lab, Wire};
 use qemu_tests::process::{self, words};
-use qemu_tests::stack::box_between;
 use qemu_tests::{Case, Error, Result, fail};
 
 pub(crate) use qemu_tests::stack::overlay;

@@ -7,12 +7,12 @@ mod tools;
 
 use std::time::{Duration, Instant};
 
-use qemu_tests::agent::Agent;
+use qemu_tests::agent::{Agent, box_between};
 use qemu_tests::capture::Capture;
 use qemu_tests::frame::{Frame, Mac};
 use qemu_tests::lab::{Host, Internet, Lab, Wire};
 use qemu_tests::names::address_of;
-use qemu_tests::stack::{Stack, box_between};
+use qemu_tests::stack::Stack;
 use qemu_tests::{Case, Result, case, fail, require};
 
 use qemu_tests::tools::{CURL, DIG, HAPROXY, NAMED, NFT, need};
