@@ -409,6 +409,10 @@ impl Stack {
         )));
         arguments.extend(words(line));
         let child = process::spawn(&arguments, |command| {
+            // As the units say.
+            command
+                .env("MALLOC_ARENA_MAX", "1")
+                .env("MALLOC_TRIM_THRESHOLD_", "1048576");
             command.stdin(Stdio::null()).stdout(output).stderr(errors);
         })?;
         self.daemons.push((name.to_owned(), child));

@@ -62,6 +62,13 @@ fn memory(pid: u32) -> u64 {
 
 /// Seconds from the command to its end, which is when the policy is in force; and the most that all daemons took.
 fn import(scene: &Scene, policy: &str) -> Result<(f64, f64)> {
+    let each = || -> Vec<String> {
+        let of = |name: &&str| {
+            let pid = scene.stack.pid(name)?;
+            Some(format!("{name} {} MiB", memory(pid) / 1024))
+        };
+        DAEMONS.iter().filter_map(of).collect()
+    };
     let pids: Vec<u32> = DAEMONS
         .iter()
         .filter_map(|name| scene.stack.pid(name))
@@ -79,8 +86,14 @@ fn import(scene: &Scene, policy: &str) -> Result<(f64, f64)> {
         let began = Instant::now();
         let imported = scene.stack.import(policy);
         done.store(true, Ordering::Relaxed);
-        imported.map(|_| began.elapsed().as_secs_f64())
+        imported.map(|said| {
+            let took = began.elapsed().as_secs_f64();
+            // Stage by stage, for whoever wonders where the time goes.
+            println!("{said}");
+            took
+        })
     })?;
+    println!("{}", each().join(", "));
     Ok((took, most.into_inner() as f64 / 1024.0))
 }
 

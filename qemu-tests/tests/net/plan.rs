@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clawgress_config::Cidr;
 use clawgress_config::policy::Policy;
-use clawgress_enforcer::plan::{self, CarriedPin, Carry, Leaf, Plan};
+use clawgress_enforcer::plan::{self, CarriedPin, Carry, Leaf, Plan, Touched};
 use clawgress_policy::{Card, Index, Logging, Moment, Network, Revision};
 use qemu_tests::agent::BOX_LAN;
 use qemu_tests::frame::Mac;
@@ -137,7 +137,9 @@ impl Planned {
     pub(crate) fn load(&self, plan: Plan) -> Result<Duration> {
         let before = self.in_force.take();
         let transaction = match &before {
-            Some(before) if !self.forgotten.take() => plan.transaction_after(before),
+            Some(before) if !self.forgotten.take() => {
+                plan.transaction_after(before, &Touched::new())
+            }
             _ => plan.transaction(),
         };
         for sysctl in &plan.host.before {

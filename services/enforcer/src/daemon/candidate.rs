@@ -158,8 +158,14 @@ pub(super) fn check_directory(config: &Config) -> PathBuf {
     config.run("check")
 }
 
-/// Tries a transaction.
-pub(super) async fn check_nft(config: &Config, transaction: &str) -> Result<String, String> {
+/// Tries a transaction. None: its rules are those that the kernel has.
+pub(super) async fn check_nft(
+    config: &Config,
+    transaction: Option<&str>,
+) -> Result<String, String> {
+    let Some(transaction) = transaction else {
+        return Ok("the rules stay as they are".to_owned());
+    };
     let checked = nft::check(&config.programs.nft, transaction).await;
     checked.map_err(|error| error.to_string())?;
     Ok("the kernel would take the ruleset".to_owned())

@@ -14,12 +14,12 @@ use crate::apply::files;
 use crate::kernel::{KernelError, names, objects};
 use crate::pins::Pinner;
 use crate::plan::layout::{self, TABLE};
-use crate::plan::{Carry, MeterObjects, Plan};
+use crate::plan::{Carry, MeterObjects, Plan, Touched};
 
 impl Keeper {
-    pub(super) fn transaction(&self, plan: &Plan) -> String {
+    pub(super) fn transaction(&self, plan: &Plan, touched: &Touched) -> String {
         match &self.last_good {
-            Some(before) if self.table_known => plan.transaction_after(&before.plan),
+            Some(before) if self.table_known => plan.transaction_after(&before.plan, touched),
             _ => plan.transaction(),
         }
     }

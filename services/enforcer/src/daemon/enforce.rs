@@ -111,25 +111,31 @@ impl Keeper {
             let shared = Arc::clone(&self.shared);
             let pinner = shared.pinner.lock().await;
             self.carry(candidate, &pinner, moment)
+                .map(|carry| (carry, pinner.touched().clone()))
         };
-        let carry = match carry {
-            Ok(carry) => carry,
+        let (carry, touched) = match carry {
+            Ok(carried) => carried,
             Err(error) => {
                 let failed: Result<(NamedConf, String), _> = Err(error);
                 return stages.note("nft", begun, failed);
             }
         };
-        let plan = candidate.plan(moment, self.next_generation(), &carry);
-        let transaction = self.transaction(&plan);
-        let conf = plan.named.clone();
         let before = self.last_good.clone().filter(|_| self.enforcing);
+        // What is told to nobody here: compared with what is in force, it must not differ in its number alone.
+        let generation = before.as_ref().map_or(1, |before| before.plan.generation);
+        let plan = candidate.plan(moment, generation, &carry);
+        let known = before.as_ref().filter(|_| self.table_known);
+        let transaction = known
+            .is_none_or(|before| !plan.says_the_same(&before.plan))
+            .then(|| self.transaction(&plan, &touched));
+        let conf = plan.named.clone();
         let running = self.front.running.clone();
         let (shared, candidate) = (Arc::clone(&self.shared), candidate.clone());
         let checking = async move {
             let config = &shared.config;
             let before = before.as_ref().map(|before| &before.plan);
             let checked = tokio::join!(
-                timed(check_nft(config, &transaction)),
+                timed(check_nft(config, transaction.as_deref())),
                 timed(check_named(config, &plan, before)),
                 timed(check_haproxy(&shared, &candidate, moment, running.as_ref())),
             );
@@ -273,13 +279,15 @@ impl Keeper {
         // Spent before the kernel sees it: whatever becomes of it, no other content ever gets this number.
         self.spend_generation(plan.generation)?;
         self.end_counters(Some(&plan));
-        let mut loaded = nft::load(&programs.nft, &self.transaction(&plan)).await;
+        let transaction = self.transaction(&plan, pinner.touched());
+        let mut loaded = nft::load(&programs.nft, &transaction).await;
         if loaded.is_err() && partly {
             // The table may be another than everybody thinks.
             loaded = nft::load(&programs.nft, &plan.transaction()).await;
         }
         self.table_known = loaded.is_ok();
         loaded.map_err(|error| text(&error))?;
+        pinner.filled();
         pinner.judge_by(Some(Judge {
             index: Arc::clone(&candidate.index),
             moment,

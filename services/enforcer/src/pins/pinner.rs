@@ -16,7 +16,7 @@ use super::table::{Full, Limits, Pinned, Placement, SetName, Table};
 use crate::kernel::conntrack;
 use crate::kernel::sets::{self, Change, Key, Verb};
 use crate::kernel::{KernelError, Socket};
-use crate::plan::{CarriedPin, carry, places};
+use crate::plan::{CarriedPin, Touched, carry, places};
 
 /// An answer is used for a while after it was given.
 const GRACE: u64 = 10;
@@ -66,6 +66,7 @@ pub struct Pinner {
     journal: Journal,
     socket: Socket,
     judge: Option<Judge>,
+    touched: Touched,
 }
 
 impl Pinner {
@@ -82,12 +83,29 @@ impl Pinner {
             journal,
             socket: Socket::open()?,
             judge: None,
+            touched: Touched::new(),
         })
     }
 
     /// From now on pins are judged by this plan, which is in force. None: the box is sealed, and nothing is pinned.
     pub fn judge_by(&mut self, judge: Option<Judge>) {
         self.judge = judge;
+    }
+
+    /// The sets that were told anything since a plan last filled them, whatever became of it.
+    pub fn touched(&self) -> &Touched {
+        &self.touched
+    }
+
+    /// A plan has filled all sets.
+    pub fn filled(&mut self) {
+        self.touched.clear();
+    }
+
+    fn tell(&mut self, changes: &[Change]) -> Result<(), KernelError> {
+        self.touched
+            .extend(changes.iter().map(|change| change.set.clone()));
+        sets::change(&mut self.socket, changes)
     }
 
     pub fn judge(&self) -> Option<&Judge> {
@@ -126,14 +144,14 @@ impl Pinner {
         let mut all: Vec<Change> = taken.iter().flatten().flatten().cloned().collect();
         all.sort_unstable();
         all.dedup();
-        let together = sets::change(&mut self.socket, &all);
+        let together = self.tell(&all);
         taken
             .into_iter()
             .zip(pins)
             .map(|(taken, pin)| {
                 let changes = taken?;
                 if together.is_err() {
-                    sets::change(&mut self.socket, &changes).inspect_err(|_| self.undo(pin))?;
+                    self.tell(&changes).inspect_err(|_| self.undo(pin))?;
                 }
                 Ok(())
             })
@@ -245,7 +263,7 @@ impl Pinner {
                 key: Key::Address(*address),
             })
             .collect();
-        sets::change(&mut self.socket, &back)?;
+        self.tell(&back)?;
         let gone: Vec<Change> = before
             .difference(&after)
             .map(|(set, address)| Change {
@@ -255,10 +273,10 @@ impl Pinner {
                 key: Key::Address(*address),
             })
             .collect();
-        if sets::change(&mut self.socket, &gone).is_err() {
+        if self.tell(&gone).is_err() {
             // Something of it was not there. What is not there need not go.
             for change in &gone {
-                match sets::change(&mut self.socket, std::slice::from_ref(change)) {
+                match self.tell(std::slice::from_ref(change)) {
                     Err(error) if !error.is_missing() => return Err(error.into()),
                     _ => {}
                 }

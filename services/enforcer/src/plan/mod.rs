@@ -32,7 +32,7 @@ pub use host::{HostNeeds, Route, Sysctl};
 pub use named::NamedConf;
 pub use pins::{Place, places};
 pub use rpz::{Marker, Zone, Zones};
-pub use ruleset::Ruleset;
+pub use ruleset::{Ruleset, Touched};
 pub use shaping::{CardShaping, Class, Leaf, Shaping};
 
 use frame::{Frame, WIRE_PORTS};
@@ -125,17 +125,22 @@ impl Plan {
     }
 
     /// The same from a plan that is in force: exchanges rules and living sets, and keeps the counters, where that is
-    /// all that differs.
-    pub fn transaction_after(&self, before: &Self) -> String {
-        let meter = self.meter.after(&before.meter);
+    /// all that differs. `touched` are the living sets that were told anything since.
+    pub fn transaction_after(&self, before: &Self, touched: &Touched) -> String {
+        let meter = self.meter.after(&before.meter, touched);
         let meter = meter.unwrap_or_else(|| self.meter.kept(&self.existing));
-        let main = self.main.after(&before.main);
+        let main = self.main.after(&before.main, touched);
         document([main.unwrap_or_else(|| self.main.anew()), meter].concat())
     }
 
     /// Whether `transaction_after` leaves the main table's counters as they are.
     pub fn keeps_counters(&self, before: &Self) -> bool {
-        self.main.after(&before.main).is_some()
+        self.main.same_frame(&before.main)
+    }
+
+    /// Whether it differs from a plan that is in force in no rule: in what is pinned at most.
+    pub fn says_the_same(&self, before: &Self) -> bool {
+        self.main.says_the_same(&before.main) && self.meter.says_the_same(&before.meter)
     }
 
     /// What the meter table holds once this plan is in force.

@@ -78,6 +78,9 @@ impl Kind {
     }
 }
 
+/// Living sets that were told anything since the last plan.
+pub type Touched = BTreeSet<String>;
+
 impl Ruleset {
     pub(super) fn new(table: &'static str) -> Self {
         Self {
@@ -307,12 +310,26 @@ impl Ruleset {
         commands
     }
 
-    /// From `before`, as it is in the kernel, to this. None: they differ in more than rules and living sets.
-    pub(super) fn after(&self, before: &Self) -> Option<Vec<Value>> {
+    /// Whether the kernel would be told nothing new by this but what lives in sets.
+    pub(super) fn says_the_same(&self, before: &Self) -> bool {
+        self.same_frame(before)
+            && self
+                .sets
+                .iter()
+                .zip(&before.sets)
+                .all(|(now, was)| now.alive || now.elements == was.elements)
+            && self
+                .chains
+                .iter()
+                .zip(&before.chains)
+                .all(|(now, was)| now.rules == was.rules)
+    }
+
+    pub(super) fn same_frame(&self, before: &Self) -> bool {
         let sets = || self.sets.iter().zip(&before.sets);
         let chains = || self.chains.iter().zip(&before.chains);
         let quota = |quota: &Quota| (quota.name.clone(), quota.bytes);
-        let same_frame = self.counters == before.counters
+        self.counters == before.counters
             && self.maps == before.maps
             && self.sets.len() == before.sets.len()
             && self.chains.len() == before.chains.len()
@@ -323,13 +340,20 @@ impl Ruleset {
                 .eq(before.quotas.iter().map(quota))
             && sets().all(|(now, was)| now.declared == was.declared)
             && sets().all(|(now, was)| now.exchangeable || now.elements == was.elements)
-            && chains().all(|(now, was)| now.declared == was.declared);
-        if !same_frame {
+            && chains().all(|(now, was)| now.declared == was.declared)
+    }
+
+    /// From `before`, as it is in the kernel but for what lives in the `touched` sets, to this. None: they differ in more
+    /// than rules and living sets.
+    pub(super) fn after(&self, before: &Self, touched: &Touched) -> Option<Vec<Value>> {
+        let sets = || self.sets.iter().zip(&before.sets);
+        let chains = || self.chains.iter().zip(&before.chains);
+        if !self.same_frame(before) {
             return None;
         }
         let mut commands = Vec::new();
         for (set, was) in sets().filter(|(set, _)| !set.foreign) {
-            if set.alive || set.elements != was.elements {
+            if (set.alive && touched.contains(&set.name)) || set.elements != was.elements {
                 commands.push(self.flush_set(set));
                 commands.extend(self.fill(set));
             }

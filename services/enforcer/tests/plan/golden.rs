@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use clawgress_enforcer::plan::{Leaf, Plan};
+use clawgress_enforcer::plan::{Leaf, Plan, Touched};
 use serde_json::Value;
 
 use crate::revisions::{Scene, all};
@@ -124,8 +124,11 @@ fn nft_takes_one_plan_after_another_and_both_ways_end_alike() {
                 clawgress_enforcer::plan::compile(&to.revision, &index, to.moment, 8, &carry);
             let names = format!("{} after {}", to.name, from.name);
             let gone = |error: String| panic!("{names}: {error}");
-            let stepwise =
-                load(&[first.transaction(), next.transaction_after(&first)]).unwrap_or_else(gone);
+            let stepwise = load(&[
+                first.transaction(),
+                next.transaction_after(&first, &Touched::new()),
+            ])
+            .unwrap_or_else(gone);
             let anew = load(&[first.transaction(), next.transaction()]).unwrap_or_else(gone);
             assert_eq!(sorted(&stepwise), sorted(&anew), "{names}");
         }

@@ -171,13 +171,29 @@ impl Publisher {
             let number = publisher.store.reserve(floor)?;
             let revision = assemble::revision(number, clock::now(), &taken.document, read.policy);
             let warnings = [read.warnings, assemble::warnings(&revision)].concat();
-            let staged = Staged::write(
-                &publisher.policy_file,
-                text_of(&revision)?.as_bytes(),
-                POLICY_MODE,
-            )?;
-            write(&revision, &publisher.store.file(number))?;
-            Ok((number, staged, warnings))
+            let file = publisher.store.file(number);
+            // Each takes a while for a large policy, and none needs the other.
+            let (staged, written) = std::thread::scope(|scope| {
+                let staging = scope.spawn(|| {
+                    let text = text_of(&revision)?;
+                    let staged =
+                        Staged::write(&publisher.policy_file, text.as_bytes(), POLICY_MODE);
+                    Ok::<_, PublishError>(staged?)
+                });
+                let written = write(&revision, &file);
+                (staging.join(), written)
+            });
+            let staged = staged.unwrap_or_else(|_| {
+                Err(PublishError::Unwritable("the work was stopped".to_owned()))
+            });
+            match (staged, written) {
+                (Ok(staged), Ok(())) => Ok((number, staged, warnings)),
+                (Err(error), _) | (_, Err(error)) => {
+                    // What was never asked for is not to be found later.
+                    publisher.store.remove(number)?;
+                    Err(error)
+                }
+            }
         })
         .await?;
         let file = self.store.file(revision);
