@@ -17,11 +17,16 @@ enum Fault {
     Malformed,
     NoIdentity,
     Policy,
-    OverQuota { limit: &'static str, retry_after: u64 },
+    OverQuota {
+        limit: &'static str,
+        retry_after: u64,
+    },
     /// Ours: full, or nothing can be judged or recorded now.
     Unavailable,
     /// The other side can't be reached.
-    Upstream { silent: bool },
+    Upstream {
+        silent: bool,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +55,10 @@ impl Denial {
             Reason::NoIdentity => Fault::NoIdentity,
             Reason::MalformedRequest => Fault::Malformed,
             Reason::Unavailable => Fault::Unavailable,
-            Reason::OverQuota => Fault::OverQuota { limit: "bytes", retry_after: 60 },
+            Reason::OverQuota => Fault::OverQuota {
+                limit: "bytes",
+                retry_after: 60,
+            },
             _ => Fault::Policy,
         };
         Self::with(fault, reason.word())
@@ -63,13 +71,19 @@ impl Denial {
 
     /// 400; says in words what could not be understood.
     pub fn malformed(why: &impl std::fmt::Display) -> Self {
-        Self::with(Fault::Malformed, format!("{}: {why}", Reason::MalformedRequest))
+        Self::with(
+            Fault::Malformed,
+            format!("{}: {why}", Reason::MalformedRequest),
+        )
     }
 
     /// 429; the time is told in whole seconds, and never too early.
     pub fn over_quota(limit: &'static str, retry_after: Duration) -> Self {
         let retry_after = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
-        Self::with(Fault::OverQuota { limit, retry_after }, Reason::OverQuota.word())
+        Self::with(
+            Fault::OverQuota { limit, retry_after },
+            Reason::OverQuota.word(),
+        )
     }
 
     pub fn limit(&self) -> Option<&'static str> {
@@ -85,7 +99,12 @@ impl Denial {
     }
 
     fn with(fault: Fault, word: impl Into<Cow<'static, str>>) -> Self {
-        Self { fault, word: word.into(), policy_id: None, label: None }
+        Self {
+            fault,
+            word: word.into(),
+            policy_id: None,
+            label: None,
+        }
     }
 
     /// Who decided.
@@ -139,10 +158,14 @@ impl Denial {
     pub fn body(&self, id: RequestId, contact: Option<&str>) -> String {
         let whom = contact.unwrap_or("the operator of this gateway");
         let retry = match self.fault {
-            Fault::Malformed => "do not retry as it is; the request can't be passed on safely".to_owned(),
+            Fault::Malformed => {
+                "do not retry as it is; the request can't be passed on safely".to_owned()
+            }
             Fault::NoIdentity => "with a valid credential in Proxy-Authorization".to_owned(),
             Fault::Policy => format!("policy, do not retry; ask {whom} quoting {id}"),
-            Fault::OverQuota { limit, retry_after } => format!("after {retry_after} s; the quota is {limit}"),
+            Fault::OverQuota { limit, retry_after } => {
+                format!("after {retry_after} s; the quota is {limit}")
+            }
             Fault::Unavailable => "in a moment; the gateway can't decide or record now".to_owned(),
             Fault::Upstream { .. } => "later; the destination can't be reached".to_owned(),
         };
@@ -160,7 +183,13 @@ impl Denial {
     }
 
     /// The whole answer. `keep`: the connection goes on.
-    pub fn answer(&self, id: RequestId, contact: Option<&str>, keep: bool, without_body: bool) -> Vec<u8> {
+    pub fn answer(
+        &self,
+        id: RequestId,
+        contact: Option<&str>,
+        keep: bool,
+        without_body: bool,
+    ) -> Vec<u8> {
         let body = self.body(id, contact);
         let mut text = format!(
             "HTTP/1.1 {} {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nCache-Control: no-store\r\n",
@@ -175,7 +204,11 @@ impl Denial {
             // Writing into a text never fails.
             let _ = write!(text, "Retry-After: {seconds}\r\n");
         }
-        text.push_str(if keep { "\r\n" } else { "Connection: close\r\n\r\n" });
+        text.push_str(if keep {
+            "\r\n"
+        } else {
+            "Connection: close\r\n\r\n"
+        });
         if !without_body {
             text.push_str(&body);
         }
@@ -191,25 +224,44 @@ mod tests {
     fn a_denial_says_what_to_do() {
         let id = RequestId::fresh();
         let denial = Denial::of(Reason::Rule).by("no-uploads", Some("uploads need a ticket"));
-        let answer = String::from_utf8(denial.answer(id, Some("net-team@example.com"), false, false)).unwrap();
+        let answer =
+            String::from_utf8(denial.answer(id, Some("net-team@example.com"), false, false))
+                .unwrap();
         assert!(answer.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{answer}");
-        let body: serde_json::Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+        let body: serde_json::Value =
+            serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
         assert_eq!(body["decision"], "deny");
         assert_eq!(body["policy_id"], "no-uploads");
         assert_eq!(body["reason"], "rule");
         assert_eq!(body["label"], "uploads need a ticket");
         let retry = body["retry"].as_str().unwrap();
-        assert_eq!(retry, format!("policy, do not retry; ask net-team@example.com quoting {id}"));
+        assert_eq!(
+            retry,
+            format!("policy, do not retry; ask net-team@example.com quoting {id}")
+        );
     }
 
     #[test]
     fn each_fault_has_its_status_and_headers() {
-        let text = |denial: Denial| String::from_utf8(denial.answer(RequestId::fresh(), None, true, false)).unwrap();
+        let text = |denial: Denial| {
+            String::from_utf8(denial.answer(RequestId::fresh(), None, true, false)).unwrap()
+        };
         let missing = text(Denial::without_identity("expired"));
-        assert!(missing.starts_with("HTTP/1.1 407 ") && missing.contains("Proxy-Authenticate: Basic"), "{missing}");
-        assert!(missing.contains("\"reason\":\"expired\"") && !missing.contains("Connection: close"));
-        let over = text(Denial::over_quota("agent-rpm", Duration::from_millis(6_100)));
-        assert!(over.starts_with("HTTP/1.1 429 ") && over.contains("Retry-After: 7\r\n"), "{over}");
+        assert!(
+            missing.starts_with("HTTP/1.1 407 ") && missing.contains("Proxy-Authenticate: Basic"),
+            "{missing}"
+        );
+        assert!(
+            missing.contains("\"reason\":\"expired\"") && !missing.contains("Connection: close")
+        );
+        let over = text(Denial::over_quota(
+            "agent-rpm",
+            Duration::from_millis(6_100),
+        ));
+        assert!(
+            over.starts_with("HTTP/1.1 429 ") && over.contains("Retry-After: 7\r\n"),
+            "{over}"
+        );
         assert!(text(Denial::upstream("unresolved", false)).contains("\"decision\":\"allow\""));
         assert!(text(Denial::upstream("silent", true)).starts_with("HTTP/1.1 504 "));
         assert!(text(Denial::of(Reason::Unavailable)).starts_with("HTTP/1.1 503 "));

@@ -23,12 +23,19 @@ pub enum DialError {
     #[error("connecting: none of the addresses answered within {0:?}")]
     Silent(Duration),
     #[error("connecting to {address}: {source}")]
-    Refused { address: SocketAddr, source: io::Error },
+    Refused {
+        address: SocketAddr,
+        source: io::Error,
+    },
 }
 
 type Attempt = Pin<Box<dyn Future<Output = Result<(TcpStream, SocketAddr), DialError>> + Send>>;
 
-pub async fn dial(addresses: &[IpAddr], port: u16, patience: Duration) -> Result<(TcpStream, SocketAddr), DialError> {
+pub async fn dial(
+    addresses: &[IpAddr],
+    port: u16,
+    patience: Duration,
+) -> Result<(TcpStream, SocketAddr), DialError> {
     let dialled = timeout(patience, async {
         if let [only] = addresses {
             return connect(SocketAddr::new(*only, port)).await;
@@ -95,7 +102,12 @@ async fn race(turns: &[IpAddr], port: u16) -> Result<(TcpStream, SocketAddr), Di
 
 async fn connect(address: SocketAddr) -> Result<(TcpStream, SocketAddr), DialError> {
     let refused = |source| DialError::Refused { address, source };
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.map_err(refused)?;
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }
+    .map_err(refused)?;
     socket.set_nodelay(true).map_err(refused)?;
     let stream = socket.connect(address).await.map_err(refused)?;
     Ok((stream, address))
@@ -111,8 +123,14 @@ mod tests {
     fn the_families_take_turns() {
         let four = |last| IpAddr::V4(Ipv4Addr::new(192, 0, 2, last));
         let six = |last| IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last));
-        assert_eq!(in_turns(&[four(1), four(2), four(3), six(1)]), [six(1), four(1), four(2), four(3)]);
-        assert_eq!(in_turns(&[four(1), six(1), six(2)]), [six(1), four(1), six(2)]);
+        assert_eq!(
+            in_turns(&[four(1), four(2), four(3), six(1)]),
+            [six(1), four(1), four(2), four(3)]
+        );
+        assert_eq!(
+            in_turns(&[four(1), six(1), six(2)]),
+            [six(1), four(1), six(2)]
+        );
         assert_eq!(in_turns(&[four(7); 20]).len(), MOST);
     }
 
@@ -123,10 +141,20 @@ mod tests {
         let refusing: IpAddr = "127.0.0.9".parse().unwrap();
         let good: IpAddr = "127.0.0.1".parse().unwrap();
         // The listener has 127.0.0.1 alone, so the other address refuses at once.
-        let (_, address) = dial(&[refusing, good], port, Duration::from_secs(5)).await.unwrap();
+        let (_, address) = dial(&[refusing, good], port, Duration::from_secs(5))
+            .await
+            .unwrap();
         assert_eq!(address.ip(), good);
-        let error = dial(&[refusing], port, Duration::from_secs(5)).await.unwrap_err();
-        assert!(error.to_string().contains("connecting to 127.0.0.9"), "{error}");
-        assert!(matches!(dial(&[], port, Duration::from_secs(5)).await, Err(DialError::Nothing)));
+        let error = dial(&[refusing], port, Duration::from_secs(5))
+            .await
+            .unwrap_err();
+        assert!(
+            error.to_string().contains("connecting to 127.0.0.9"),
+            "{error}"
+        );
+        assert!(matches!(
+            dial(&[], port, Duration::from_secs(5)).await,
+            Err(DialError::Nothing)
+        ));
     }
 }

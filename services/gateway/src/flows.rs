@@ -73,7 +73,8 @@ impl Cut {
             Self::Drained => DRAINED,
             Self::Denied(reason) => {
                 let at = Reason::ALL.iter().position(|other| *other == reason);
-                at.and_then(|at| u8::try_from(at + 1).ok()).unwrap_or(DRAINED)
+                at.and_then(|at| u8::try_from(at + 1).ok())
+                    .unwrap_or(DRAINED)
             }
         }
     }
@@ -83,14 +84,21 @@ impl Cut {
             0 => None,
             IDLE => Some(Self::Idle),
             DRAINED => Some(Self::Drained),
-            at => Some(Reason::ALL.get(usize::from(at) - 1).map_or(Self::Drained, |reason| Self::Denied(*reason))),
+            at => Some(
+                Reason::ALL
+                    .get(usize::from(at) - 1)
+                    .map_or(Self::Drained, |reason| Self::Denied(*reason)),
+            ),
         }
     }
 }
 
 impl Flow {
     pub fn bytes(&self) -> (u64, u64) {
-        (self.out.load(Ordering::Relaxed), self.back.load(Ordering::Relaxed))
+        (
+            self.out.load(Ordering::Relaxed),
+            self.back.load(Ordering::Relaxed),
+        )
     }
 
     /// Sums since the flow began. A flow has one task, so nobody else writes them.
@@ -116,7 +124,9 @@ impl Flow {
 
     pub fn cut(&self, cut: Cut) {
         // The first reason stays.
-        let _ = self.cut.compare_exchange(0, cut.code(), Ordering::Release, Ordering::Relaxed);
+        let _ = self
+            .cut
+            .compare_exchange(0, cut.code(), Ordering::Release, Ordering::Relaxed);
         if let Some(waker) = self.waker().take() {
             waker.wake();
         }
@@ -129,7 +139,10 @@ impl Flow {
     /// None: not cut, and the task is woken when that changes.
     pub fn poll_cut(&self, cx: &Context<'_>) -> Option<Cut> {
         let mut waker = self.waker();
-        if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+        if !waker
+            .as_ref()
+            .is_some_and(|known| known.will_wake(cx.waker()))
+        {
             *waker = Some(cx.waker().clone());
         }
         drop(waker);

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener as StdTcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener as StdUnixListener;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ pub struct Sockets {
 pub struct Gateway {
     pub judge: Arc<Judge>,
     workers: Vec<Arc<Worker>>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
     stage: watch::Sender<Stage>,
 }
 
@@ -58,33 +58,56 @@ impl Gateway {
     ) -> io::Result<Self> {
         let doors = Arc::new(Doors::default());
         let stage = watch::Sender::new(Stage::Serving);
-        let mut gateway = Self { judge, workers: Vec::new(), threads: Vec::new(), stage };
+        let mut gateway = Self {
+            judge,
+            workers: Vec::new(),
+            threads: Mutex::default(),
+            stage,
+        };
         for (number, sockets) in sockets.into_iter().enumerate() {
-            let worker =
-                Worker::new(Arc::clone(&gateway.judge), limits, named, Arc::clone(&doors), Arc::clone(showing));
+            let worker = Worker::new(
+                Arc::clone(&gateway.judge),
+                limits,
+                named,
+                Arc::clone(&doors),
+                Arc::clone(showing),
+            );
             gateway.workers.push(Arc::clone(&worker));
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
             let stage = gateway.stage.subscribe();
-            let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-                if let Err(error) = runtime.block_on(run(worker, sockets, stage)) {
-                    tracing::error!("a worker ended: {error}");
-                }
-            })?;
-            gateway.threads.push(thread);
+            let thread = std::thread::Builder::new()
+                .name(format!("worker-{number}"))
+                .spawn(move || {
+                    if let Err(error) = runtime.block_on(run(worker, sockets, stage)) {
+                        tracing::error!("a worker ended: {error}");
+                    }
+                })?;
+            gateway
+                .threads
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(thread);
         }
         Ok(gateway)
     }
 
     pub fn flows(&self) -> Vec<Arc<Flow>> {
-        self.workers.iter().flat_map(|worker| worker.flows.all()).collect()
+        self.workers
+            .iter()
+            .flat_map(|worker| worker.flows.all())
+            .collect()
     }
 
     pub fn connections(&self) -> usize {
-        self.workers.first().map_or(0, |worker| worker.doors().open())
+        self.workers
+            .first()
+            .map_or(0, |worker| worker.doors().open())
     }
 
     /// Accepts nobody any more and waits until all is over, at most so long; then cuts what is left.
-    pub async fn drain(self, patience: Duration) {
+    pub async fn drain(&self, patience: Duration) {
         self.stage.send_replace(Stage::Draining);
         for worker in &self.workers {
             worker.drain();
@@ -98,18 +121,26 @@ impl Gateway {
         }
         // The cut flows still write down how they ended.
         let soon = tokio::time::Instant::now() + Duration::from_secs(1);
-        while self.workers.iter().any(|worker| !worker.flows.is_empty()) && tokio::time::Instant::now() < soon {
+        while self.workers.iter().any(|worker| !worker.flows.is_empty())
+            && tokio::time::Instant::now() < soon
+        {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         self.stage.send_replace(Stage::Ended);
-        for thread in self.threads {
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
             // A worker that panicked has said so.
             let _ = thread.join();
         }
     }
 }
 
-async fn run(worker: Arc<Worker>, sockets: Sockets, mut stage: watch::Receiver<Stage>) -> io::Result<()> {
+async fn run(
+    worker: Arc<Worker>,
+    sockets: Sockets,
+    mut stage: watch::Receiver<Stage>,
+) -> io::Result<()> {
     let mut accepting = tokio::task::JoinSet::new();
     for (fds, door) in [(sockets.plain, Door::Plain), (sockets.tls, Door::Tls)] {
         for fd in fds {
@@ -136,7 +167,9 @@ async fn keep_time(worker: Arc<Worker>) {
         tick.tick().await;
         worker.flows.clock.tick();
         worker.pool.forget_old();
-        let idle = worker.judge.snapshot().map_or(u32::MAX, |snapshot| snapshot.settings.idle_timeout_seconds);
+        let idle = worker.judge.snapshot().map_or(u32::MAX, |snapshot| {
+            snapshot.policy.settings.idle_timeout_seconds
+        });
         worker.flows.cut_idle(idle, HALF_CLOSED_SECONDS);
         for flow in worker.flows.all() {
             let (out, back) = flow.bytes();

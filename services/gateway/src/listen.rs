@@ -5,11 +5,13 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, listen, setsockopt, socket, sockopt,
+    AddressFamily, Backlog, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, listen,
+    setsockopt, socket, sockopt,
 };
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
@@ -31,6 +33,13 @@ pub struct ListenError {
     source: io::Error,
 }
 
+#[derive(Debug, thiserror::Error)]
+#[error("listening for the front door on {}: {source}", path.display())]
+pub struct FrontError {
+    path: PathBuf,
+    source: io::Error,
+}
+
 /// What agents speak at a door.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Door {
@@ -41,7 +50,11 @@ pub enum Door {
 /// One socket of a group for the same address.
 pub fn open(address: SocketAddr) -> Result<OwnedFd, ListenError> {
     let made = || -> io::Result<OwnedFd> {
-        let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        let family = if address.is_ipv4() {
+            AddressFamily::Inet
+        } else {
+            AddressFamily::Inet6
+        };
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let fd = socket(family, SockType::Stream, flags, SockProtocol::Tcp)?;
         setsockopt(&fd, sockopt::ReuseAddr, &true)?;
@@ -56,6 +69,21 @@ pub fn open(address: SocketAddr) -> Result<OwnedFd, ListenError> {
         Ok(fd)
     };
     made().map_err(|source| ListenError { address, source })
+}
+
+/// The front door's socket; whoever may open its directory may use it.
+pub fn open_front(path: &Path) -> Result<OwnedFd, FrontError> {
+    let failed = |source| FrontError {
+        path: path.to_owned(),
+        source,
+    };
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let listener = std::os::unix::net::UnixListener::bind(path).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(listener.into())
 }
 
 /// Accepts until the task is ended.
@@ -123,4 +151,3 @@ async fn pause(error: &io::Error) {
     tracing::warn!("accepting a connection: {error}");
     tokio::time::sleep(Duration::from_millis(50)).await;
 }
-

@@ -69,7 +69,11 @@ impl Pool {
         }
         let of_key = kept.entry(key).or_default();
         if of_key.len() < MOST_OF_KEY {
-            of_key.push(Kept { stream, address, since: Instant::now() });
+            of_key.push(Kept {
+                stream,
+                address,
+                since: Instant::now(),
+            });
             *count += 1;
         }
     }

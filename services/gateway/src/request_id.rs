@@ -25,7 +25,9 @@ fn drawn() -> u64 {
     let mut bytes = [0; 8];
     // Without random numbers the ids of two threads would only be as different as their clocks.
     if aws_lc_rs::rand::fill(&mut bytes).is_err() {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let since = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default();
         return since.subsec_nanos().into();
     }
     u64::from_ne_bytes(bytes)

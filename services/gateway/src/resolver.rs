@@ -106,7 +106,10 @@ impl Resolver {
             return Err(ResolveError::Failed);
         };
         let name = Name::from_ascii(format!("{name}.")).map_err(|_| ResolveError::NoAddress)?;
-        let (four, six) = tokio::join!(self.ask_one(&name, RecordType::A), self.ask_one(&name, RecordType::AAAA));
+        let (four, six) = tokio::join!(
+            self.ask_one(&name, RecordType::A),
+            self.ask_one(&name, RecordType::AAAA)
+        );
         let mut addresses = Vec::new();
         let mut ttl = MOST_TTL;
         // One family's failure does not take the other's addresses away.
@@ -116,16 +119,26 @@ impl Resolver {
         }
         match (addresses.is_empty(), four, six) {
             (false, ..) => Ok((addresses.into(), ttl)),
-            (true, Err(error), _) | (true, _, Err(error)) if error != ResolveError::NoAddress => Err(error),
+            (true, Err(error), _) | (true, _, Err(error)) if error != ResolveError::NoAddress => {
+                Err(error)
+            }
             _ => Err(ResolveError::NoAddress),
         }
     }
 
-    async fn ask_one(&self, name: &Name, kind: RecordType) -> Result<(Vec<IpAddr>, Duration), ResolveError> {
+    async fn ask_one(
+        &self,
+        name: &Name,
+        kind: RecordType,
+    ) -> Result<(Vec<IpAddr>, Duration), ResolveError> {
         let failed = |_| ResolveError::Failed;
         let id = unpredictable()?;
         let question = question(id, name, kind)?;
-        let any: SocketAddr = if self.named.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0; 16], 0).into() };
+        let any: SocketAddr = if self.named.is_ipv4() {
+            ([0, 0, 0, 0], 0).into()
+        } else {
+            ([0; 16], 0).into()
+        };
         let socket = UdpSocket::bind(any).await.map_err(failed)?;
         socket.connect(self.named).await.map_err(failed)?;
         let mut buffer = [0; DATAGRAM as usize];
@@ -171,7 +184,11 @@ impl Resolver {
         let mut answer = vec![0; usize::from(length)];
         stream.read_exact(&mut answer).await.map_err(failed)?;
         let message = Message::from_vec(&answer).map_err(|_| ResolveError::Failed)?;
-        if answers(&message, id, name, kind) { Ok(message) } else { Err(ResolveError::Failed) }
+        if answers(&message, id, name, kind) {
+            Ok(message)
+        } else {
+            Err(ResolveError::Failed)
+        }
     }
 }
 
@@ -223,10 +240,13 @@ fn addresses_in(message: &Message, name: &Name) -> Result<(Vec<IpAddr>, Duration
     let mut ttl = u32::MAX;
     // Each alias leads on once: a chain that turns in a circle ends with the records.
     for _ in 0..message.answers.len() {
-        let alias = message.answers.iter().find_map(|record| match &record.data {
-            RData::CNAME(to) if record.name == owner => Some((to.0.clone(), record.ttl)),
-            _ => None,
-        });
+        let alias = message
+            .answers
+            .iter()
+            .find_map(|record| match &record.data {
+                RData::CNAME(to) if record.name == owner => Some((to.0.clone(), record.ttl)),
+                _ => None,
+            });
         let Some((to, alias_ttl)) = alias else {
             break;
         };
@@ -248,7 +268,3 @@ fn addresses_in(message: &Message, name: &Name) -> Result<(Vec<IpAddr>, Duration
     }
     Ok((addresses, Duration::from_secs(u64::from(ttl))))
 }
-
-#[cfg(test)]
-#[path = "resolver_tests.rs"]
-mod tests;

@@ -9,12 +9,15 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
+use crate::http2_stream::Http2Stream;
+
 #[derive(Debug)]
 pub enum Stream {
     Tcp(TcpStream),
     /// From the front door.
     Unix(UnixStream),
     Tls(Box<TlsStream<TcpStream>>),
+    Http2(Box<Http2Stream>),
 }
 
 /// A socket whose bytes are not changed on the way, so that the kernel may move them.
@@ -30,15 +33,16 @@ impl Stream {
         match self {
             Self::Tcp(stream) => Some(Bare::Tcp(stream)),
             Self::Unix(stream) => Some(Bare::Unix(stream)),
-            Self::Tls(_) => None,
+            Self::Tls(_) | Self::Http2(_) => None,
         }
     }
 
     /// From now on closing means a reset: nothing that waits in the kernel is sent any more.
-    pub fn sever(&self) {
+    pub fn sever(&mut self) {
         match self {
             Self::Tcp(stream) => sever(stream),
             Self::Tls(stream) => sever(stream.get_ref().0),
+            Self::Http2(stream) => stream.sever(),
             Self::Unix(_) => {}
         }
     }
@@ -108,6 +112,7 @@ impl AsyncRead for Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Http2(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
@@ -122,6 +127,7 @@ impl AsyncWrite for Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Http2(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -130,6 +136,7 @@ impl AsyncWrite for Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Http2(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -138,6 +145,7 @@ impl AsyncWrite for Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Http2(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

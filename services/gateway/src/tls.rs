@@ -11,7 +11,9 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{
+    WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
+};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -32,7 +34,11 @@ pub enum TlsError {
     #[error("reading {}: {source}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("{} holds no usable {what}: {why}; write it as PEM", path.display())]
-    Content { path: PathBuf, what: &'static str, why: String },
+    Content {
+        path: PathBuf,
+        what: &'static str,
+        why: String,
+    },
     #[error("the certificate and its key do not fit together: {0}")]
     Pair(#[from] rustls::Error),
 }
@@ -53,12 +59,22 @@ impl Showing {
 
 /// One PEM file with the certificates, the gateway's own first, and one with its key.
 pub fn config(certificate: &Path, key: &Path) -> Result<ServerConfig, TlsError> {
-    let read = |path: &Path| fs::read(path).map_err(|source| TlsError::Read { path: path.to_owned(), source });
-    let content = |path: &Path, what, why: String| TlsError::Content { path: path.to_owned(), what, why };
+    let read = |path: &Path| {
+        fs::read(path).map_err(|source| TlsError::Read {
+            path: path.to_owned(),
+            source,
+        })
+    };
+    let content = |path: &Path, what, why: String| TlsError::Content {
+        path: path.to_owned(),
+        what,
+        why,
+    };
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&read(certificate)?)
         .collect::<Result<_, _>>()
         .map_err(|error| content(certificate, "certificate", error.to_string()))?;
-    let private = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|error| content(key, "key", error.to_string()))?;
+    let private = PrivateKeyDer::from_pem_slice(&read(key)?)
+        .map_err(|error| content(key, "key", error.to_string()))?;
     let provider = Arc::new(aws_lc_rs::default_provider());
     let possession = Arc::new(Possession(provider.signature_verification_algorithms));
     let mut config = ServerConfig::builder_with_provider(provider)
@@ -85,12 +101,14 @@ pub async fn serve(worker: Arc<Worker>, stream: TcpStream, source: IpAddr, place
         Err(_) => return,
     };
     let state = stream.get_ref().1;
-    let certificates = state.peer_certificates().map(|chain| chain.iter().map(|one| one.clone().into_owned()).collect());
+    let certificates = state
+        .peer_certificates()
+        .map(|chain| chain.iter().map(|one| one.clone().into_owned()).collect());
     let is_http2 = state.alpn_protocol() == Some(HTTP2);
     let mut connection = Connection::new(Stream::Tls(Box::new(stream)), source, place);
     connection.certificates = certificates;
     if is_http2 {
-        crate::http2::serve(worker, connection).await;
+        session::http2::serve(worker, connection).await;
     } else {
         session::serve(worker, connection).await;
     }

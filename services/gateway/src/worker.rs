@@ -57,12 +57,20 @@ pub struct Place {
 
 impl Doors {
     /// None: full, of all or of this source.
-    pub fn enter(self: &Arc<Self>, source: IpAddr, most: usize, most_unknown: u32) -> Option<Place> {
+    pub fn enter(
+        self: &Arc<Self>,
+        source: IpAddr,
+        most: usize,
+        most_unknown: u32,
+    ) -> Option<Place> {
         if self.all.fetch_add(1, Ordering::Relaxed) >= most {
             self.all.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        let mut place = Place { doors: Arc::clone(self), unknown: None };
+        let mut place = Place {
+            doors: Arc::clone(self),
+            unknown: None,
+        };
         let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
         let count = unknown.entry(source).or_default();
         if *count >= most_unknown {
@@ -84,7 +92,11 @@ impl Place {
         let Some(source) = self.unknown.take() else {
             return;
         };
-        let mut unknown = self.doors.unknown.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unknown = self
+            .doors
+            .unknown
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = unknown.get_mut(&source) {
             *count = count.saturating_sub(1);
             if *count == 0 {
@@ -124,8 +136,12 @@ impl Worker {
 
     /// None: there are too many connections.
     pub fn enter(&self, source: IpAddr) -> Option<Place> {
-        let most = self.judge.snapshot().map_or(0, |snapshot| snapshot.settings.connections);
-        self.doors.enter(source, most as usize, self.limits.unknown_of_source)
+        let most = self
+            .judge
+            .snapshot()
+            .map_or(0, |snapshot| snapshot.policy.settings.connections);
+        self.doors
+            .enter(source, most as usize, self.limits.unknown_of_source)
     }
 
     pub fn doors(&self) -> &Arc<Doors> {
@@ -157,7 +173,10 @@ mod tests {
         first.known();
         let second = doors.enter(source, 3, 1).unwrap();
         let third = doors.enter(other, 3, 1).unwrap();
-        assert!(doors.enter(other, 3, 9).is_none(), "three are all that there may be");
+        assert!(
+            doors.enter(other, 3, 9).is_none(),
+            "three are all that there may be"
+        );
         drop((first, second, third));
         assert_eq!(doors.open(), 0);
         assert!(doors.unknown.lock().unwrap().is_empty());

@@ -6,27 +6,27 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-pub const HOST: &str = "origin.bench.test";
+pub(crate) const HOST: &str = "origin.bench.test";
 
 /// How a client reaches the origin.
 #[derive(Debug, Clone)]
-pub struct Way {
-    pub name: &'static str,
-    pub address: SocketAddr,
+pub(crate) struct Way {
+    pub(crate) name: &'static str,
+    pub(crate) address: SocketAddr,
     /// None: the origin itself.
-    pub proxy: Option<Proxy>,
+    pub(crate) proxy: Option<Proxy>,
 }
 
 #[derive(Debug, Clone)]
-pub struct Proxy {
+pub(crate) struct Proxy {
     /// Sent to open a tunnel.
-    pub connect: Vec<u8>,
+    pub(crate) connect: Vec<u8>,
     /// Sent for a page.
-    pub get: Vec<u8>,
+    pub(crate) get: Vec<u8>,
 }
 
 impl Proxy {
-    pub fn with(authorization: &str) -> Self {
+    pub(crate) fn with(authorization: &str) -> Self {
         Self {
             connect: format!("CONNECT {HOST}:443 HTTP/1.1\r\nHost: {HOST}:443\r\n{authorization}\r\n").into_bytes(),
             get: format!("GET http://{HOST}/page HTTP/1.1\r\nHost: {HOST}\r\nAccept: */*\r\n{authorization}\r\n").into_bytes(),
@@ -35,7 +35,7 @@ impl Proxy {
 }
 
 /// A hello that names the host, as small clients send it.
-pub fn hello() -> Vec<u8> {
+pub(crate) fn hello() -> Vec<u8> {
     let name = HOST.as_bytes();
     let mut list = vec![0];
     list.extend((name.len() as u16).to_be_bytes());
@@ -61,8 +61,9 @@ pub fn hello() -> Vec<u8> {
 }
 
 /// Opens a way to the origin that has carried one byte back.
-pub fn open(way: &Way, hello: &[u8]) -> Result<TcpStream> {
-    let mut stream = TcpStream::connect(way.address).with_context(|| format!("connecting to {}", way.name))?;
+pub(crate) fn open(way: &Way, hello: &[u8]) -> Result<TcpStream> {
+    let mut stream =
+        TcpStream::connect(way.address).with_context(|| format!("connecting to {}", way.name))?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     if let Some(proxy) = &way.proxy {
@@ -70,21 +71,37 @@ pub fn open(way: &Way, hello: &[u8]) -> Result<TcpStream> {
         let mut answer = Vec::with_capacity(512);
         let mut buffer = [0; 512];
         while !answer.ends_with(b"\r\n\r\n") {
-            let length = stream.read(&mut buffer).with_context(|| format!("waiting for {}", way.name))?;
-            ensure!(length > 0, "{} closed: {}", way.name, String::from_utf8_lossy(&answer));
+            let length = stream
+                .read(&mut buffer)
+                .with_context(|| format!("waiting for {}", way.name))?;
+            ensure!(
+                length > 0,
+                "{} closed: {}",
+                way.name,
+                String::from_utf8_lossy(&answer)
+            );
             answer.extend_from_slice(&buffer[..length]);
-            let good = [b"HTTP/1.1 200".as_slice(), b"HTTP/1.0 200"].iter().any(|good| answer.starts_with(good));
-            ensure!(answer.len() < 12 || good, "{} said {}", way.name, String::from_utf8_lossy(&answer));
+            let good = [b"HTTP/1.1 200".as_slice(), b"HTTP/1.0 200"]
+                .iter()
+                .any(|good| answer.starts_with(good));
+            ensure!(
+                answer.len() < 12 || good,
+                "{} said {}",
+                way.name,
+                String::from_utf8_lossy(&answer)
+            );
         }
     }
     stream.write_all(hello)?;
     let mut byte = [0];
-    stream.read_exact(&mut byte).with_context(|| format!("waiting for the first byte through {}", way.name))?;
+    stream
+        .read_exact(&mut byte)
+        .with_context(|| format!("waiting for the first byte through {}", way.name))?;
     Ok(stream)
 }
 
 /// Microseconds of each of so many openings, by so many clients at once.
-pub fn openings(way: &Way, clients: usize, each: usize) -> Result<Vec<f64>> {
+pub(crate) fn openings(way: &Way, clients: usize, each: usize) -> Result<Vec<f64>> {
     let hello = hello();
     in_threads(clients, || {
         let mut took = Vec::with_capacity(each);
@@ -99,7 +116,11 @@ pub fn openings(way: &Way, clients: usize, each: usize) -> Result<Vec<f64>> {
 }
 
 /// How many were opened within the time.
-pub fn openings_within(way: &Way, clients: usize, time: Duration) -> Result<(usize, Duration)> {
+pub(crate) fn openings_within(
+    way: &Way,
+    clients: usize,
+    time: Duration,
+) -> Result<(usize, Duration)> {
     let hello = hello();
     let begun = Instant::now();
     let counts = in_threads(clients, || {
@@ -114,7 +135,7 @@ pub fn openings_within(way: &Way, clients: usize, time: Duration) -> Result<(usi
 }
 
 /// Bytes a second through so many tunnels together.
-pub fn bulk(way: &Way, streams: usize, each: u64) -> Result<f64> {
+pub(crate) fn bulk(way: &Way, streams: usize, each: u64) -> Result<f64> {
     let hello = hello();
     let mut opened = Vec::new();
     for _ in 0..streams {
@@ -138,27 +159,35 @@ pub fn bulk(way: &Way, streams: usize, each: u64) -> Result<f64> {
                 })
             })
             .collect();
-        threads.into_iter().try_for_each(|thread| thread.join().expect("a thread of the load"))
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().expect("a thread of the load"))
     })?;
     Ok(each as f64 * streams as f64 / begun.elapsed().as_secs_f64())
 }
 
-/// Microseconds of each small exchange inside one open tunnel.
-pub fn exchanges(way: &Way, count: usize) -> Result<Vec<f64>> {
+/// One small exchange inside an open tunnel.
+pub(crate) fn exchange(stream: &mut TcpStream) -> Result<()> {
+    let mut answer = [0; 64];
+    stream.write_all(&[b'x'; 64])?;
+    stream.read_exact(&mut answer)?;
+    Ok(())
+}
+
+/// Microseconds of each of so many.
+pub(crate) fn exchanges(way: &Way, count: usize) -> Result<Vec<f64>> {
     let mut stream = open(way, &hello())?;
     let mut took = Vec::with_capacity(count);
-    let mut answer = [0; 64];
     for _ in 0..count {
         let begun = Instant::now();
-        stream.write_all(&[b'x'; 64])?;
-        stream.read_exact(&mut answer)?;
+        exchange(&mut stream)?;
         took.push(begun.elapsed().as_secs_f64() * 1e6);
     }
     Ok(took)
 }
 
 /// Microseconds of each page over one kept connection.
-pub fn pages(way: &Way, count: usize) -> Result<Vec<f64>> {
+pub(crate) fn pages(way: &Way, count: usize) -> Result<Vec<f64>> {
     let mut stream = TcpStream::connect(way.address)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
@@ -172,11 +201,21 @@ pub fn pages(way: &Way, count: usize) -> Result<Vec<f64>> {
         let mut length = 0;
         while !buffer[..length].ends_with(b"Hello, agent\n") {
             let more = stream.read(&mut buffer[length..])?;
-            ensure!(more > 0, "{} closed: {}", way.name, String::from_utf8_lossy(&buffer[..length]));
+            ensure!(
+                more > 0,
+                "{} closed: {}",
+                way.name,
+                String::from_utf8_lossy(&buffer[..length])
+            );
             length += more;
         }
         took.push(begun.elapsed().as_secs_f64() * 1e6);
-        ensure!(buffer.starts_with(b"HTTP/1.1 200"), "{} said {}", way.name, String::from_utf8_lossy(&buffer[..length]));
+        ensure!(
+            buffer.starts_with(b"HTTP/1.1 200"),
+            "{} said {}",
+            way.name,
+            String::from_utf8_lossy(&buffer[..length])
+        );
     }
     Ok(took)
 }

@@ -9,30 +9,31 @@ use anyhow::{Context, Result};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 
-pub const PAGE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\nContent-Type: text/plain\r\n\r\nHello, agent\n";
+pub(crate) const PAGE: &[u8] =
+    b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\nContent-Type: text/plain\r\n\r\nHello, agent\n";
 
-pub fn run(addresses: &[SocketAddr]) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+pub(crate) fn run(addresses: &[SocketAddr]) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
-        let mut tasks = Vec::new();
         for address in addresses {
             let socket = TcpSocket::new_v4()?;
             socket.set_reuseaddr(true)?;
             socket.set_nodelay(true)?;
-            socket.bind(*address).with_context(|| format!("binding {address}"))?;
+            socket
+                .bind(*address)
+                .with_context(|| format!("binding {address}"))?;
             let listener = socket.listen(4096)?;
-            tasks.push(tokio::spawn(async move {
+            tokio::spawn(async move {
                 loop {
                     if let Ok((stream, _)) = listener.accept().await {
                         tokio::spawn(serve(stream));
                     }
                 }
-            }));
+            });
         }
-        for task in tasks {
-            task.await?;
-        }
-        Ok(())
+        std::future::pending().await
     })
 }
 
@@ -55,7 +56,9 @@ async fn serve(mut stream: TcpStream) {
         } else if bytes.starts_with(b"GET ") {
             stream.write_all(PAGE).await
         } else if let Some(number) = bytes.strip_prefix(b"BULK ") {
-            let number = std::str::from_utf8(number).ok().and_then(|text| text.trim().parse().ok());
+            let number = std::str::from_utf8(number)
+                .ok()
+                .and_then(|text| text.trim().parse().ok());
             bulk(&mut stream, number.unwrap_or(0)).await
         } else {
             stream.write_all(bytes).await
@@ -77,12 +80,16 @@ async fn bulk(stream: &mut TcpStream, mut left: u64) -> std::io::Result<()> {
 }
 
 /// Answers every question for an address with this one, and says that there is none of the other family.
-pub fn name_server(at: SocketAddr, address: std::net::Ipv4Addr) -> Result<()> {
+pub(crate) fn name_server(at: SocketAddr, address: std::net::Ipv4Addr) -> Result<()> {
     let socket = std::net::UdpSocket::bind(at).with_context(|| format!("binding {at}"))?;
     let mut buffer = [0; 1500];
     loop {
         let (length, from) = socket.recv_from(&mut buffer)?;
-        let Some(question_end) = buffer[12..length].iter().position(|byte| *byte == 0).map(|at| 12 + at + 5) else {
+        let Some(question_end) = buffer[12..length]
+            .iter()
+            .position(|byte| *byte == 0)
+            .map(|at| 12 + at + 5)
+        else {
             continue;
         };
         let wants_address = buffer[question_end - 4..question_end] == [0, 1, 0, 1];

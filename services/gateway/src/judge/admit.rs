@@ -95,8 +95,8 @@ impl Judge {
         if let Some(wait) = wait {
             tokio::time::sleep(wait).await;
         }
-        let begun = self.begun(&snapshot, &asked, Some(&identity), Some(&decision));
-        let ticket = self.queue.begin_durably(&begun).await.map_err(|refused| {
+        let event = snapshot.begun(&asked, Some(&identity), Some(&decision));
+        let ticket = self.queue.begin_durably(&event).await.map_err(|refused| {
             tracing::warn!("recording a request of {}: {refused}", identity.agent_id);
             Denial::of(Reason::Unavailable)
         })?;
@@ -121,7 +121,14 @@ impl Judge {
             settled: AtomicU64::new(0),
             _open: open,
         });
-        Ok(Admission { subject, verdict, ticket, ledger: Arc::clone(&self.ledger), delayed: wait.is_some(), began })
+        Ok(Admission {
+            subject,
+            verdict,
+            ticket,
+            ledger: Arc::clone(&self.ledger),
+            delayed: wait.is_some(),
+            began,
+        })
     }
 
     /// How much: of this gateway's connections, and of the quotas.
@@ -130,7 +137,7 @@ impl Judge {
         snapshot: &Snapshot,
         identity: &Identity,
     ) -> Result<(Reservation, Open, Option<Duration>), Denial> {
-        let most = snapshot.settings.connections_per_agent;
+        let most = snapshot.policy.settings.connections_per_agent;
         let open = self
             .agents
             .open(&identity.agent_id, most)
@@ -143,7 +150,9 @@ impl Judge {
         match self.ledger.reserve(&subject, now_ns()) {
             quota::Outcome::Admit(reservation) => Ok((reservation, open, None)),
             quota::Outcome::Delay(wait, reservation) => Ok((reservation, open, Some(wait))),
-            quota::Outcome::Refuse { retry_after, limit } => Err(Denial::over_quota(limit, retry_after)),
+            quota::Outcome::Refuse { retry_after, limit } => {
+                Err(Denial::over_quota(limit, retry_after))
+            }
         }
     }
 
@@ -161,12 +170,21 @@ impl Judge {
                 Err(why) => reason = why,
             }
         }
-        if good.is_empty() { Err(reason) } else { Ok(good) }
+        if good.is_empty() {
+            Err(reason)
+        } else {
+            Ok(good)
+        }
     }
 }
 
-fn identify(snapshot: &Snapshot, asked: &Asked<'_>, moment: policy::Moment) -> Result<Arc<Identity>, Refusal> {
-    let resolve = |presented: &Presented<'_>| snapshot.directory.resolve(presented, asked.source, moment);
+fn identify(
+    snapshot: &Snapshot,
+    asked: &Asked<'_>,
+    moment: policy::Moment,
+) -> Result<Arc<Identity>, Refusal> {
+    let resolve =
+        |presented: &Presented<'_>| snapshot.directory.resolve(presented, asked.source, moment);
     match (asked.shown.header, asked.shown.certificates) {
         (Some(value), _) => resolve(&presented_of_header(value)?.presented()),
         (None, Some(chain)) => resolve(&Presented::Certificate(chain)),
@@ -188,7 +206,10 @@ fn decide<'s>(
         tunnel: asked.tunnel,
         ..request
     };
-    snapshot.rules.decide(&snapshot.index, &request, moment)
+    snapshot
+        .policy
+        .rules
+        .decide(&snapshot.policy.index, &request, moment)
 }
 
 fn request<'r>(
@@ -224,14 +245,23 @@ pub(super) fn judge_subject<'s>(
     resolved: &[IpAddr],
     moment: policy::Moment,
 ) -> Decision<'s> {
-    let request = request(identity, subject.source, &subject.host, subject.port, resolved);
+    let request = request(
+        identity,
+        subject.source,
+        &subject.host,
+        subject.port,
+        resolved,
+    );
     let request = policy::Request {
         method: Some(&subject.method),
         path: subject.path.as_deref(),
         tunnel: subject.tunnel,
         ..request
     };
-    snapshot.rules.decide(&snapshot.index, &request, moment)
+    snapshot
+        .policy
+        .rules
+        .decide(&snapshot.policy.index, &request, moment)
 }
 
 pub(super) fn may_dial(
@@ -240,7 +270,7 @@ pub(super) fn may_dial(
     address: IpAddr,
     moment: policy::Moment,
 ) -> Result<(), Reason> {
-    if snapshot.is_near(address) || snapshot.is_unnamed_inside(address) {
+    if snapshot.policy.is_near(address) || snapshot.policy.is_unnamed_inside(address) {
         return Err(Reason::PrivateAddress);
     }
     let identity = &subject.identity;
@@ -257,7 +287,12 @@ pub(super) fn may_dial(
             tunnel: subject.tunnel,
             ..request(identity, subject.source, &literal, subject.port, &[])
         };
-        if !snapshot.rules.decide(&snapshot.index, &request, moment).allowed {
+        if !snapshot
+            .policy
+            .rules
+            .decide(&snapshot.policy.index, &request, moment)
+            .allowed
+        {
             return Err(Reason::PrivateAddress);
         }
     }

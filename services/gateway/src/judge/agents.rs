@@ -22,7 +22,10 @@ impl Agents {
             return None;
         }
         *count += 1;
-        Some(Open { agent: Arc::clone(agent), home: Arc::clone(self) })
+        Some(Open {
+            agent: Arc::clone(agent),
+            home: Arc::clone(self),
+        })
     }
 
     fn counts(&self) -> MutexGuard<'_, HashMap<Arc<str>, u32>> {

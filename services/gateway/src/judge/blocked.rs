@@ -19,7 +19,10 @@ pub enum BlockedError {
     #[error("reading who is blocked from {}: {source}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("{} does not say who is blocked: {source}; put it right, or remove it to block nobody", path.display())]
-    Parse { path: PathBuf, source: serde_json::Error },
+    Parse {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
     #[error("writing who is blocked to {}: {source}", path.display())]
     Write { path: PathBuf, source: io::Error },
 }
@@ -31,25 +34,38 @@ impl Blocked {
 
     /// A file that is not there blocks nobody; one that can't be understood is an error, for it may block somebody.
     pub fn read(path: &Path) -> Result<Self, BlockedError> {
-        let failed = |source| BlockedError::Read { path: path.to_owned(), source };
+        let failed = |source| BlockedError::Read {
+            path: path.to_owned(),
+            source,
+        };
         let text = match fs::read(path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(error) => return Err(failed(error)),
         };
-        serde_json::from_slice(&text).map_err(|source| BlockedError::Parse { path: path.to_owned(), source })
+        serde_json::from_slice(&text).map_err(|source| BlockedError::Parse {
+            path: path.to_owned(),
+            source,
+        })
     }
 
     /// On disk when it returns.
     pub fn write(&self, path: &Path) -> Result<(), BlockedError> {
-        let failed = |source| BlockedError::Write { path: path.to_owned(), source };
+        let failed = |source| BlockedError::Write {
+            path: path.to_owned(),
+            source,
+        };
         let text = serde_json::to_vec(self).map_err(|error| failed(error.into()))?;
         let beside = path.with_extension("new");
         fs::write(&beside, text).map_err(failed)?;
-        fs::File::open(&beside).and_then(|file| file.sync_all()).map_err(failed)?;
+        fs::File::open(&beside)
+            .and_then(|file| file.sync_all())
+            .map_err(failed)?;
         fs::rename(&beside, path).map_err(failed)?;
         let directory = path.parent().unwrap_or(Path::new("/"));
-        fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)
+        fs::File::open(directory)
+            .and_then(|directory| directory.sync_all())
+            .map_err(failed)
     }
 }
 

@@ -34,10 +34,10 @@ pub enum Kind {
     Denied,
 }
 
-impl Judge {
+impl Snapshot {
+    /// What is known of a request before anything is done about it.
     pub(super) fn begun<'e>(
         &self,
-        snapshot: &Snapshot,
         asked: &Asked<'e>,
         identity: Option<&'e Identity>,
         decision: Option<&Decision<'e>>,
@@ -52,7 +52,9 @@ impl Judge {
             environment: identity.map(|who| Cow::Borrowed(&*who.environment)),
             auth_type: identity.map(|who| Cow::Borrowed(auth_word(who.auth_type))),
             credential: identity.map(|who| Cow::Borrowed(&*who.credential.0)),
-            workload_fingerprint: identity.and_then(|who| who.workload_fingerprint.as_deref()).map(Cow::Borrowed),
+            workload_fingerprint: identity
+                .and_then(|who| who.workload_fingerprint.as_deref())
+                .map(Cow::Borrowed),
             client_address: Some(Cow::Owned(asked.source.to_string())),
             destination_host: Some(match asked.host {
                 Host::Name(name) => Cow::Borrowed(&**name),
@@ -63,16 +65,26 @@ impl Judge {
             http_method: Some(Cow::Borrowed(asked.method)),
             policy_id: decision.map(|decision| Cow::Borrowed(decision.policy_id)),
             policy_version: decision.map(|decision| decision.version),
-            revision: Some(snapshot.revision),
+            revision: Some(self.policy.revision),
             enforcement_mode: decision.map(|decision| {
-                Cow::Borrowed(if decision.would_deny.is_some() { "report" } else { "enforce" })
+                Cow::Borrowed(if decision.would_deny.is_some() {
+                    "report"
+                } else {
+                    "enforce"
+                })
             }),
-            enforce_would_deny: decision.and_then(|decision| decision.would_deny).map(Cow::Borrowed),
-            label: decision.and_then(|decision| decision.label).map(Cow::Borrowed),
+            enforce_would_deny: decision
+                .and_then(|decision| decision.would_deny)
+                .map(Cow::Borrowed),
+            label: decision
+                .and_then(|decision| decision.label)
+                .map(Cow::Borrowed),
             alert: decision.is_some_and(|decision| decision.alert),
         }
     }
+}
 
+impl Judge {
     /// A denial stands whether or not it can be written down; that it could not is told.
     pub(super) fn record_denial(
         &self,
@@ -82,7 +94,7 @@ impl Judge {
         decision: Option<&Decision<'_>>,
         denial: &Denial,
     ) {
-        let begun = self.begun(snapshot, asked, identity, decision);
+        let begun = snapshot.begun(asked, identity, decision);
         let outcome = Outcome {
             decision: Decided::Deny,
             reason: Some(Cow::Borrowed(denial.word())),
@@ -101,8 +113,14 @@ impl Admission {
     pub fn end(self, end: &End<'_>) {
         // What is beyond a quota is refused the next request; this one is over.
         let _ = settle(&self.ledger, &self.subject, end.bytes_out + end.bytes_in);
-        let latency = end.connected.map(|at| at.duration_since(self.began).as_secs_f64() * 1e3);
-        let applied = self.subject.reservation.over().or(self.delayed.then_some("soft-stop"));
+        let latency = end
+            .connected
+            .map(|at| at.duration_since(self.began).as_secs_f64() * 1e3);
+        let applied = self
+            .subject
+            .reservation
+            .over()
+            .or(self.delayed.then_some("soft-stop"));
         self.ticket.end(&Outcome {
             quota_applied: applied.map(Cow::Borrowed),
             decision: match end.kind {

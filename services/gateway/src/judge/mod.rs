@@ -26,7 +26,7 @@ use tokio::sync::watch;
 pub use admit::{Admission, Asked, Shown};
 pub use blocked::{Blocked, BlockedError};
 pub use events::{End, Kind};
-pub use snapshot::{Parts, Snapshot, SnapshotError};
+pub use snapshot::{Compiled, Snapshot, SnapshotError};
 
 use agents::Agents;
 
@@ -84,7 +84,7 @@ impl Judge {
 
     /// From now on this is what holds, for open flows as well.
     pub fn take(&self, snapshot: Arc<Snapshot>) {
-        self.ledger.replace(&snapshot.quotas, now_ns());
+        self.ledger.replace(snapshot.policy.quotas(), now_ns());
         self.snapshot.store(Some(snapshot));
         self.judge_again();
     }
@@ -124,7 +124,10 @@ impl Judge {
 
     /// Whom a denied agent is told to ask.
     pub fn contact(&self) -> Option<String> {
-        self.snapshot.load().as_ref().and_then(|snapshot| snapshot.settings.contact.clone())
+        self.snapshot
+            .load()
+            .as_ref()
+            .and_then(|snapshot| snapshot.policy.settings.contact.clone())
     }
 
     pub fn queue(&self) -> &Queue {
@@ -137,15 +140,21 @@ impl Judge {
     }
 
     fn judge_again(&self) {
-        let next = self.snapshot.load().as_ref().and_then(|snapshot| snapshot.next_change(self.moment(snapshot)));
+        let next = self
+            .snapshot
+            .load()
+            .as_ref()
+            .and_then(|snapshot| snapshot.policy.next_change(self.moment(snapshot)));
         self.next_change.store(next.unwrap_or(0), Ordering::Relaxed);
-        self.generation.send_modify(|generation| *generation = generation.wrapping_add(1));
+        self.generation
+            .send_modify(|generation| *generation = generation.wrapping_add(1));
     }
 
     fn moment(&self, snapshot: &Snapshot) -> Moment {
         Moment {
             now: now(),
-            trusted: snapshot.trusts_hardware_clock() || self.clock_trusted.load(Ordering::Relaxed),
+            trusted: snapshot.policy.trusts_hardware_clock()
+                || self.clock_trusted.load(Ordering::Relaxed),
         }
     }
 }
@@ -171,5 +180,7 @@ fn now_ns() -> u64 {
 
 /// The one place of the gateway that reads the clock on the wall. Before 1970: a machine without a clock, whom nobody trusts.
 fn since_1970() -> Duration {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
 }

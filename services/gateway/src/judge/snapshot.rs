@@ -1,34 +1,36 @@
 //! What requests are judged on: one committed revision and one state of the credentials, compiled together. Pure.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use clawgress_config::Cidr;
 use clawgress_config::access::{Access, Action, GatewaySettings, Quotas};
 use clawgress_identity::{CredentialKey, Directory, Snapshot as Credentials};
 use clawgress_policy::address::is_inside;
-use clawgress_policy::{Card, Index, IndexError, Moment, Revision, Rules, RulesError, Zone};
+use clawgress_policy::{
+    Card, Index, IndexError, Moment, Network, Revision, Rules, RulesError, Zone,
+};
 
 pub struct Snapshot {
+    pub policy: Arc<Compiled>,
+    pub(super) directory: Directory,
+}
+
+/// The revision's half. It takes seconds where a revision is large, so a change of credentials leaves it as it is.
+pub struct Compiled {
     pub revision: u64,
     pub settings: GatewaySettings,
-    pub(super) quotas: Quotas,
+    /// Whom listeners are for, as the revision says.
+    pub network: Network,
+    pub enabled: bool,
     pub(super) index: Index,
     pub(super) rules: Rules,
-    pub(super) directory: Directory,
+    access: Access,
     trust_hardware_clock: bool,
     /// On this side of the box, and its own addresses as configured.
     near: Vec<Cidr>,
     /// Networks inside that the policy names itself: what is in them may be dialled by whom the policy lets.
     named_inside: Vec<Cidr>,
-}
-
-/// What a snapshot is compiled from.
-pub struct Parts<'p> {
-    pub revision: &'p Revision,
-    pub credentials: &'p Credentials,
-    pub key: CredentialKey,
-    /// The box's addresses as the kernel has them now.
-    pub own: &'p [IpAddr],
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -42,15 +44,32 @@ pub enum SnapshotError {
 }
 
 impl Snapshot {
-    /// Takes seconds for a large policy: never to be called where requests wait.
-    pub fn compile(parts: Parts<'_>) -> Result<Self, SnapshotError> {
-        let Parts { revision, credentials, key, own } = parts;
+    pub fn of(policy: &Arc<Compiled>, credentials: &Credentials, key: CredentialKey) -> Self {
+        Self {
+            directory: Directory::build(credentials, &policy.access, key),
+            policy: Arc::clone(policy),
+        }
+    }
+}
+
+impl Compiled {
+    /// `own`: the box's addresses as the kernel has them now. Never to be called where requests wait.
+    pub fn of(revision: &Revision, own: &[IpAddr]) -> Result<Self, SnapshotError> {
         let network = &revision.network;
-        let cards = |cards: &[Card]| -> Vec<Cidr> { cards.iter().flat_map(|card| card.addresses.iter().copied()).collect() };
+        let cards = |cards: &[Card]| -> Vec<Cidr> {
+            cards
+                .iter()
+                .flat_map(|card| card.addresses.iter().copied())
+                .collect()
+        };
         let mut near = cards(&network.lan);
         near.extend(cards(&network.management));
         let wan = cards(&network.wan).into_iter().map(|cidr| cidr.address);
-        near.extend(wan.chain(network.listen_addresses.iter().copied()).chain(own.iter().copied()).map(single));
+        near.extend(
+            wan.chain(network.listen_addresses.iter().copied())
+                .chain(own.iter().copied())
+                .map(single),
+        );
         let index = Index::of(revision)?;
         let zone = Zone::named(&revision.time_zone)?;
         let mut named_inside = named_networks(&index, &revision.access);
@@ -58,9 +77,10 @@ impl Snapshot {
         Ok(Self {
             revision: revision.number,
             settings: revision.access.gateway.clone(),
-            quotas: revision.access.quotas.clone(),
+            network: revision.network.clone(),
+            enabled: revision.enabled && revision.access.gateway.enabled,
+            access: revision.access.clone(),
             rules: Rules::compile(&revision.access, &zone)?,
-            directory: Directory::build(credentials, &revision.access, key),
             index,
             trust_hardware_clock: revision.trust_hardware_clock,
             near,
@@ -68,28 +88,44 @@ impl Snapshot {
         })
     }
 
+    pub fn quotas(&self) -> &Quotas {
+        &self.access.quotas
+    }
+
     pub(super) fn trusts_hardware_clock(&self) -> bool {
         self.trust_hardware_clock
     }
 
     pub(super) fn next_change(&self, moment: Moment) -> Option<i64> {
-        let ends = [self.index.next_change(moment), self.rules.next_change(moment)];
+        let ends = [
+            self.index.next_change(moment),
+            self.rules.next_change(moment),
+        ];
         ends.into_iter().flatten().min()
     }
 
     /// Whether an address is one that the gateway must never dial: its own, or one on its near side.
     pub(super) fn is_near(&self, address: IpAddr) -> bool {
-        address.is_loopback() || address.is_unspecified() || self.near.iter().any(|network| network.contains(address))
+        address.is_loopback()
+            || address.is_unspecified()
+            || self.near.iter().any(|network| network.contains(address))
     }
 
     /// Inside, and not named by the policy itself.
     pub(super) fn is_unnamed_inside(&self, address: IpAddr) -> bool {
-        is_inside(address) && !self.named_inside.iter().any(|network| network.contains(address))
+        is_inside(address)
+            && !self
+                .named_inside
+                .iter()
+                .any(|network| network.contains(address))
     }
 }
 
 fn named_networks(index: &Index, access: &Access) -> Vec<Cidr> {
-    let of_scopes = index.principals().iter().flat_map(|principal| principal.scope.ips.iter());
+    let of_scopes = index
+        .principals()
+        .iter()
+        .flat_map(|principal| principal.scope.ips.iter());
     let of_rules = access
         .rules
         .values()
@@ -106,7 +142,9 @@ fn lies_inside(network: &Cidr) -> bool {
             IpAddr::V4((u32::from(address) | host).into())
         }
         IpAddr::V6(address) => {
-            let host = u128::MAX.checked_shr(u32::from(network.length)).unwrap_or(0);
+            let host = u128::MAX
+                .checked_shr(u32::from(network.length))
+                .unwrap_or(0);
             IpAddr::V6((u128::from(address) | host).into())
         }
     };
@@ -127,7 +165,10 @@ mod tests {
 
     #[test]
     fn a_network_that_reaches_outside_names_nothing_inside() {
-        let cidr = |address: &str, length| Cidr { address: address.parse().unwrap(), length };
+        let cidr = |address: &str, length| Cidr {
+            address: address.parse().unwrap(),
+            length,
+        };
         for (network, inside) in [
             (cidr("10.0.0.0", 8), true),
             (cidr("192.168.7.0", 24), true),

@@ -143,7 +143,11 @@ impl Direction {
         Poll::Pending
     }
 
-    fn poll_send_held<T: AsyncWrite + Unpin>(&mut self, to: &mut T, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_send_held<T: AsyncWrite + Unpin>(
+        &mut self,
+        to: &mut T,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
         while let Some(rest) = self.held.get(self.sent..).filter(|rest| !rest.is_empty()) {
             let sent = ready!(Pin::new(&mut *to).poll_write(cx, rest))?;
             if sent == 0 {
@@ -160,7 +164,12 @@ impl Direction {
     }
 
     /// One piece, through memory.
-    fn poll_copy<F: End, T: End>(&mut self, from: &mut F, to: &mut T, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_copy<F: End, T: End>(
+        &mut self,
+        from: &mut F,
+        to: &mut T,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
         SHARED.with_borrow_mut(|shared| {
             let mut buffer = ReadBuf::new(shared);
             ready!(Pin::new(&mut *from).poll_read(cx, &mut buffer))?;

@@ -45,7 +45,9 @@ pub async fn relay(
         let came_back = back.poll(&mut upstream, &mut agent, pipes, cx);
         flow.moved(out_before + out.bytes, in_before + back.bytes);
         match (went_out, came_back) {
-            (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) => Poll::Ready(Ended::Broken(error)),
+            (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) => {
+                Poll::Ready(Ended::Broken(error))
+            }
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(Ended::Whole),
             (one, other) => {
                 if one.is_ready() || other.is_ready() {

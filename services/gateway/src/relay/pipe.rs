@@ -9,7 +9,7 @@ use nix::unistd::pipe2;
 
 /// What a pipe is asked to hold. The kernel grants it to unprivileged users up to a sum of 64 MiB; beyond that pipes
 /// stay as they are made.
-const CAPACITY: i32 = 512 * 1024;
+const CAPACITY: i32 = 1024 * 1024;
 /// Kept for the next tunnel, of each worker.
 const KEPT: usize = 32;
 /// At once, of each worker: beyond that bytes are copied, which needs no descriptor.

@@ -36,7 +36,11 @@ pub(super) struct Source<R> {
 
 impl<R: AsyncRead + Unpin> Source<R> {
     pub(super) fn new(stream: R, ahead: Vec<u8>, patience: Duration) -> Self {
-        Self { stream, ahead, patience }
+        Self {
+            stream,
+            ahead,
+            patience,
+        }
     }
 
     /// Reads more behind what is there; false: the other side has ended.
@@ -62,7 +66,12 @@ pub(super) struct Sink<'w, W> {
 
 impl<'w, W: AsyncWrite + Unpin> Sink<'w, W> {
     pub(super) fn new(stream: &'w mut W, out: Vec<u8>, chunks: bool, patience: Duration) -> Self {
-        Self { stream, out, chunks, patience }
+        Self {
+            stream,
+            out,
+            chunks,
+            patience,
+        }
     }
 
     pub(super) async fn flush(&mut self) -> Result<(), BodyError> {
@@ -80,13 +89,18 @@ impl<'w, W: AsyncWrite + Unpin> Sink<'w, W> {
 
     async fn data(&mut self, bytes: &[u8]) -> Result<(), BodyError> {
         if self.chunks {
-            self.out.extend_from_slice(format!("{:x}\r\n", bytes.len()).as_bytes());
+            self.out
+                .extend_from_slice(format!("{:x}\r\n", bytes.len()).as_bytes());
         }
         self.out.extend_from_slice(bytes);
         if self.chunks {
             self.out.extend_from_slice(b"\r\n");
         }
-        if self.out.len() >= BUFFER { self.flush().await } else { Ok(()) }
+        if self.out.len() >= BUFFER {
+            self.flush().await
+        } else {
+            Ok(())
+        }
     }
 
     fn end(&mut self, trailers: &[u8]) {
@@ -122,7 +136,9 @@ pub(super) async fn pass<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
                         return Err(BodyError::Short);
                     }
                 }
-                let length = usize::try_from(left).unwrap_or(usize::MAX).min(source.ahead.len());
+                let length = usize::try_from(left)
+                    .unwrap_or(usize::MAX)
+                    .min(source.ahead.len());
                 let rest = source.ahead.split_off(length);
                 let piece = std::mem::replace(&mut source.ahead, rest);
                 sink.data(&piece).await?;

@@ -38,13 +38,16 @@ pub(super) async fn open(
     head: &RequestHead<'_>,
     found: &RequestFields<'_>,
 ) -> Result<Option<Opened>, ()> {
-    let target = Authority::parse(head.target).map_err(|error| Denial::malformed(&error)).and_then(|target| {
-        if found.framing != Framing::None {
-            return Err(Denial::malformed(&fields::FieldError::BodyOfTunnel));
-        }
-        fields::check_host(found.host, &target, None).map_err(|error| Denial::malformed(&error))?;
-        Ok(target)
-    });
+    let target = Authority::parse(head.target)
+        .map_err(|error| Denial::malformed(&error))
+        .and_then(|target| {
+            if found.framing != Framing::None {
+                return Err(Denial::malformed(&fields::FieldError::BodyOfTunnel));
+            }
+            fields::check_host(found.host, &target, None)
+                .map_err(|error| Denial::malformed(&error))?;
+            Ok(target)
+        });
     let target = match target {
         Ok(target) => target,
         Err(denial) => {
@@ -68,7 +71,10 @@ pub(super) async fn open(
     let keep = found.keep_alive && connection.ahead.is_empty();
     let admission = match worker.judge.admit(asked).await {
         Ok(admission) => admission,
-        Err(denial) => return kept(answer::deny(worker, connection, id, &denial, keep, false).await),
+        Err(denial) => {
+            let next = answer::deny(worker, connection, id, &denial, keep, false).await;
+            return kept(&next);
+        }
     };
     connection.place.known();
     let listed = worker.flows.list(Arc::clone(&admission.subject));
@@ -78,7 +84,7 @@ pub(super) async fn open(
         Err(denial) => {
             let next = answer::deny(worker, connection, id, &denial, keep, false).await;
             end_unreached(admission, &denial);
-            return kept(next);
+            return kept(&next);
         }
     };
     let connected = Instant::now();
@@ -96,10 +102,16 @@ pub(super) async fn open(
         });
         return Err(());
     }
-    Ok(Some(Opened { admission, listed, upstream, address, connected }))
+    Ok(Some(Opened {
+        admission,
+        listed,
+        upstream,
+        address,
+        connected,
+    }))
 }
 
-fn kept(next: Next) -> Result<Option<Opened>, ()> {
+fn kept(next: &Next) -> Result<Option<Opened>, ()> {
     match next {
         Next::Again => Ok(None),
         Next::Close => Err(()),
@@ -108,7 +120,11 @@ fn kept(next: Next) -> Result<Option<Opened>, ()> {
 
 pub(super) fn end_unreached(admission: Admission, denial: &Denial) {
     admission.end(&End {
-        kind: if denial.is_upstream() { Kind::Allowed } else { Kind::Denied },
+        kind: if denial.is_upstream() {
+            Kind::Allowed
+        } else {
+            Kind::Denied
+        },
         reason: Some(denial.word()),
         status: Some(denial.status()),
         address: None,
@@ -137,7 +153,10 @@ pub(super) async fn reach(worker: &Worker, flow: &Flow) -> Result<(TcpStream, So
 }
 
 /// The addresses of the destination that may be dialled.
-pub(super) async fn addresses(worker: &Worker, subject: &Subject) -> Result<Vec<std::net::IpAddr>, Denial> {
+pub(super) async fn addresses(
+    worker: &Worker,
+    subject: &Subject,
+) -> Result<Vec<std::net::IpAddr>, Denial> {
     let judged = match &subject.host {
         Host::Name(name) => {
             let found = worker.resolver.addresses(name).await.map_err(|error| {
@@ -152,9 +171,20 @@ pub(super) async fn addresses(worker: &Worker, subject: &Subject) -> Result<Vec<
 
 /// Until the tunnel ends, and then the end of its event.
 pub(super) async fn run(worker: &Arc<Worker>, connection: Connection, opened: Opened) {
-    let Opened { admission, listed, upstream, address, connected } = opened;
+    let Opened {
+        admission,
+        listed,
+        upstream,
+        address,
+        connected,
+    } = opened;
     let plain = admission.verdict.plain_tunnel;
-    let Connection { stream, ahead, place, .. } = connection;
+    let Connection {
+        stream,
+        ahead,
+        place,
+        ..
+    } = connection;
     let ended = tunnel::run(worker, &listed, stream, upstream, ahead, plain).await;
     finish(admission, &listed, &ended, address, connected);
     drop(place);
@@ -162,14 +192,26 @@ pub(super) async fn run(worker: &Arc<Worker>, connection: Connection, opened: Op
 
 /// A connection that has changed its protocol: what it carries now is not looked at.
 pub(super) async fn run_upgraded(worker: &Arc<Worker>, connection: Connection, opened: Opened) {
-    let Opened { admission, listed, upstream, address, connected } = opened;
+    let Opened {
+        admission,
+        listed,
+        upstream,
+        address,
+        connected,
+    } = opened;
     let Connection { stream, place, .. } = connection;
     let ended = crate::relay::relay(stream, upstream, &listed.flow, &worker.pipes).await;
     finish(admission, &listed, &ended, address, connected);
     drop(place);
 }
 
-fn finish(admission: Admission, listed: &Listed, ended: &Ended, address: SocketAddr, connected: Instant) {
+pub(super) fn finish(
+    admission: Admission,
+    listed: &Listed,
+    ended: &Ended,
+    address: SocketAddr,
+    connected: Instant,
+) {
     let (bytes_out, bytes_in) = listed.flow.bytes();
     let (kind, reason) = match ended {
         Ended::Whole => (Kind::Allowed, None),

@@ -88,7 +88,11 @@ pub(super) async fn exchange(
         })
         .await
     };
-    result.map_err(|fault| Failed { fault, unheard: !progress.heard, told: progress.told })
+    result.map_err(|fault| Failed {
+        fault,
+        unheard: !progress.heard,
+        told: progress.told,
+    })
 }
 
 async fn both(
@@ -100,7 +104,10 @@ async fn both(
     progress: &mut Progress,
 ) -> Result<Answered, Fault> {
     if request.framing == Framing::None {
-        server.write_all(request.head).await.map_err(BodyError::Write)?;
+        server
+            .write_all(request.head)
+            .await
+            .map_err(BodyError::Write)?;
         let mut source = Source::new(server, Vec::new(), request.patience);
         return receive(request, &mut source, agent, flow, progress).await;
     }
@@ -110,21 +117,35 @@ async fn both(
     let mut sent = None;
     let answered = {
         let mut source = Source::new(server_reads, Vec::new(), request.patience);
-        let mut answer = std::pin::pin!(receive(request, &mut source, &mut agent_writes, flow, progress));
-        let mut send = std::pin::pin!(async {
-            let mut sink = Sink::new(&mut server_writes, request.head.to_vec(), request.framing == Framing::Chunked, request.patience);
+        let mut receiving = std::pin::pin!(receive(
+            request,
+            &mut source,
+            &mut agent_writes,
+            flow,
+            progress
+        ));
+        let mut sending = std::pin::pin!(async {
+            let mut sink = Sink::new(
+                &mut server_writes,
+                request.head.to_vec(),
+                request.framing == Framing::Chunked,
+                request.patience,
+            );
             // The server decides by the head whether it wants the body at all.
             sink.flush().await?;
-            pass(&mut body, &mut sink, request.framing, |bytes| flow.more_out(bytes)).await
+            pass(&mut body, &mut sink, request.framing, |bytes| {
+                flow.more_out(bytes)
+            })
+            .await
         });
         poll_fn(|cx| {
             if sent.is_none()
-                && let Poll::Ready(done) = send.as_mut().poll(cx)
+                && let Poll::Ready(done) = sending.as_mut().poll(cx)
             {
                 sent = Some(done);
             }
             // A server may answer without having read all; and while the body is coming its silence is patience.
-            answer.as_mut().poll(cx)
+            receiving.as_mut().poll(cx)
         })
         .await
     };
@@ -134,7 +155,11 @@ async fn both(
             Ok(answered)
         }
         // What is left of the body is in the way of whatever would follow.
-        (Ok(answered), _) => Ok(Answered { server_stays: false, agent_stays: false, ..answered }),
+        (Ok(answered), _) => Ok(Answered {
+            server_stays: false,
+            agent_stays: false,
+            ..answered
+        }),
         (Err(Fault::Gone), Some(Err(error))) => Err(error.into()),
         (Err(fault), _) => Err(fault),
     }
@@ -156,17 +181,24 @@ async fn receive<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
         if head.status == 101 {
             let protocol = request.upgrade.ok_or(Fault::Unasked)?;
             progress.told = true;
-            let text = rewrite::response(&head, Framing::None, request.version, true, Some(protocol));
+            let text =
+                rewrite::response(&head, Framing::None, request.version, true, Some(protocol));
             agent.write_all(&text).await.map_err(BodyError::Write)?;
             agent.flush().await.map_err(BodyError::Write)?;
             let upgraded = Some(std::mem::take(&mut source.ahead));
-            return Ok(Answered { status: 101, server_stays: false, agent_stays: false, upgraded });
+            return Ok(Answered {
+                status: 101,
+                server_stays: false,
+                agent_stays: false,
+                upgraded,
+            });
         }
         let interim = head.status < 200;
         if interim && request.version == Version::Http10 {
             continue;
         }
-        let readable = framing != Framing::UntilClose && !(framing == Framing::Chunked && request.version == Version::Http10);
+        let readable = framing != Framing::UntilClose
+            && !(framing == Framing::Chunked && request.version == Version::Http10);
         let agent_stays = request.keep_alive && readable;
         let text = rewrite::response(&head, framing, request.version, agent_stays, None);
         progress.told = true;
@@ -176,13 +208,21 @@ async fn receive<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
         if !interim {
             // More than the answer is no answer to anything.
             let server_stays = server_stays && source.ahead.is_empty();
-            return Ok(Answered { status: head.status, server_stays, agent_stays, upgraded: None });
+            return Ok(Answered {
+                status: head.status,
+                server_stays,
+                agent_stays,
+                upgraded: None,
+            });
         }
     }
     Err(Fault::Unasked)
 }
 
-async fn head_of<R: AsyncRead + Unpin>(source: &mut Source<R>, progress: &mut Progress) -> Result<usize, Fault> {
+async fn head_of<R: AsyncRead + Unpin>(
+    source: &mut Source<R>,
+    progress: &mut Progress,
+) -> Result<usize, Fault> {
     let mut seen = 0;
     loop {
         if let Some(end) = end_of_head(&source.ahead, seen)? {
@@ -191,9 +231,8 @@ async fn head_of<R: AsyncRead + Unpin>(source: &mut Source<R>, progress: &mut Pr
         seen = source.ahead.len();
         match source.more().await {
             Ok(true) => progress.heard = true,
-            Ok(false) => return Err(Fault::Gone),
-            // A reset instead of an answer.
-            Err(BodyError::Read(_)) => return Err(Fault::Gone),
+            // An end, or a reset, instead of an answer.
+            Ok(false) | Err(BodyError::Read(_)) => return Err(Fault::Gone),
             Err(error) => return Err(error.into()),
         }
     }

@@ -43,11 +43,14 @@ pub(super) async fn serve(
     head: &RequestHead<'_>,
     found: &RequestFields<'_>,
 ) -> Done {
-    let target = Absolute::parse(head.target).map_err(|error| Denial::malformed(&error)).and_then(|target| {
-        fields::check_host(found.host, &target.authority, Some(80)).map_err(|error| Denial::malformed(&error))?;
-        let path = canonical_path(target.path()).map_err(|error| Denial::malformed(&error))?;
-        Ok((target, path))
-    });
+    let target = Absolute::parse(head.target)
+        .map_err(|error| Denial::malformed(&error))
+        .and_then(|target| {
+            fields::check_host(found.host, &target.authority, Some(80))
+                .map_err(|error| Denial::malformed(&error))?;
+            let path = canonical_path(target.path()).map_err(|error| Denial::malformed(&error))?;
+            Ok((target, path))
+        });
     let (target, path) = match target {
         Ok(target) => target,
         Err(denial) => {
@@ -55,9 +58,14 @@ pub(super) async fn serve(
             return Done::Next(Next::Close);
         }
     };
-    let websocket = found.upgrade.is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"));
+    let websocket = found
+        .upgrade
+        .is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"));
     // Every other protocol is left out: a server may do without, and none of them could be judged.
-    let fields = RequestFields { upgrade: found.upgrade.filter(|_| websocket), ..*found };
+    let fields = RequestFields {
+        upgrade: found.upgrade.filter(|_| websocket),
+        ..*found
+    };
     let asked = Asked {
         id: fresh_id(),
         source: connection.source,
@@ -74,7 +82,11 @@ pub(super) async fn serve(
     let without_body = head.method == "HEAD";
     let admission = match worker.judge.admit(asked).await {
         Ok(admission) => admission,
-        Err(denial) => return Done::Next(answer::deny(worker, connection, id, &denial, keep, without_body).await),
+        Err(denial) => {
+            return Done::Next(
+                answer::deny(worker, connection, id, &denial, keep, without_body).await,
+            );
+        }
     };
     connection.place.known();
     let ready = Ready {
@@ -116,33 +128,67 @@ async fn pass_on(
         patience: worker.limits.answer,
     };
     // A request that may be repeated is, once, if a kept connection turns out to be dead.
-    let repeatable = fields.framing == Framing::None && matches!(head.method, "GET" | "HEAD" | "OPTIONS");
+    let repeatable =
+        fields.framing == Framing::None && matches!(head.method, "GET" | "HEAD" | "OPTIONS");
     let mut fresh_only = false;
     loop {
-        let (mut server, address, kept) = match server_for(worker, &ready, repeatable && !fresh_only).await {
-            Ok(server) => server,
-            Err(denial) => {
-                let keep = fields.keep_alive && fields.framing == Framing::None;
-                let next = answer::deny(worker, connection, ready.admission.subject.id, &denial, keep, head.method == "HEAD").await;
-                end_unreached(ready.admission, &denial);
-                return Done::Next(next);
-            }
-        };
+        let (mut server, address, kept) =
+            match server_for(worker, &ready, repeatable && !fresh_only).await {
+                Ok(server) => server,
+                Err(denial) => {
+                    let keep = fields.keep_alive && fields.framing == Framing::None;
+                    let next = answer::deny(
+                        worker,
+                        connection,
+                        ready.admission.subject.id,
+                        &denial,
+                        keep,
+                        head.method == "HEAD",
+                    )
+                    .await;
+                    end_unreached(ready.admission, &denial);
+                    return Done::Next(next);
+                }
+            };
         let connected = Instant::now();
         let flow = &ready.listed.flow;
-        let done = exchange(&request, &mut connection.stream, &mut connection.ahead, &mut server, flow).await;
+        let done = exchange(
+            &request,
+            &mut connection.stream,
+            &mut connection.ahead,
+            &mut server,
+            flow,
+        )
+        .await;
         match done {
             Ok(answered) if answered.upgraded.is_some() => {
                 return upgraded(connection, ready, server, address, connected, answered).await;
             }
             Ok(answered) => {
-                end(ready.admission, &ready.listed, Kind::Allowed, None, Some(answered.status), address, connected);
+                end(
+                    ready.admission,
+                    &ready.listed,
+                    Kind::Allowed,
+                    None,
+                    Some(answered.status),
+                    address,
+                    connected,
+                );
                 if answered.server_stays {
                     worker.pool.put(ready.key, server, address);
                 }
-                return Done::Next(if answered.agent_stays { Next::Again } else { close(connection).await });
+                return Done::Next(if answered.agent_stays {
+                    Next::Again
+                } else {
+                    close(connection).await
+                });
             }
-            Err(failed) if kept && failed.unheard && !fresh_only && matches!(failed.fault, Fault::Gone | Fault::Body(_)) => {
+            Err(failed)
+                if kept
+                    && failed.unheard
+                    && !fresh_only
+                    && matches!(failed.fault, Fault::Gone | Fault::Body(_)) =>
+            {
                 fresh_only = true;
             }
             Err(failed) => {
@@ -161,7 +207,11 @@ async fn close(connection: &mut Connection) -> Next {
 }
 
 /// A kept connection whose address is still good, or a new one.
-async fn server_for(worker: &Worker, ready: &Ready<'_>, may_be_kept: bool) -> Result<(TcpStream, SocketAddr, bool), Denial> {
+async fn server_for(
+    worker: &Worker,
+    ready: &Ready<'_>,
+    may_be_kept: bool,
+) -> Result<(TcpStream, SocketAddr, bool), Denial> {
     let subject = &ready.admission.subject;
     if may_be_kept && let Some(kept) = worker.pool.take(&ready.key) {
         let good = addresses(worker, subject).await?;
@@ -182,18 +232,39 @@ async fn upgraded(
     connected: Instant,
     answered: Answered,
 ) -> Done {
-    let Ready { admission, listed, .. } = ready;
+    let Ready {
+        admission, listed, ..
+    } = ready;
     let mut server = server;
     // Both may have spoken the new protocol already.
     let passed = async {
-        connection.stream.write_all(&answered.upgraded.unwrap_or_default()).await?;
-        server.write_all(&std::mem::take(&mut connection.ahead)).await
+        connection
+            .stream
+            .write_all(&answered.upgraded.unwrap_or_default())
+            .await?;
+        server
+            .write_all(&std::mem::take(&mut connection.ahead))
+            .await
     };
     if passed.await.is_err() {
-        end(admission, &listed, Kind::Allowed, Some("broken"), Some(101), address, connected);
+        end(
+            admission,
+            &listed,
+            Kind::Allowed,
+            Some("broken"),
+            Some(101),
+            address,
+            connected,
+        );
         return Done::Next(Next::Close);
     }
-    Done::Upgraded(Box::new(Opened { admission, listed, upstream: server, address, connected }))
+    Done::Upgraded(Box::new(Opened {
+        admission,
+        listed,
+        upstream: server,
+        address,
+        connected,
+    }))
 }
 
 async fn failure(
@@ -209,12 +280,24 @@ async fn failure(
     let (kind, denial) = match &failed.fault {
         Fault::Cut(Cut::Denied(reason)) => (Kind::Denied, Denial::of(*reason)),
         Fault::Cut(_) => (Kind::Allowed, Denial::of(Reason::Unavailable)),
-        Fault::Body(BodyError::Chunks(error)) if !failed.told => (Kind::Denied, Denial::malformed(error)),
+        Fault::Body(BodyError::Chunks(error)) if !failed.told => {
+            (Kind::Denied, Denial::malformed(error))
+        }
         Fault::Body(BodyError::Silent) => (Kind::Allowed, Denial::upstream("silent", true)),
         Fault::Body(_) | Fault::Gone => (Kind::Allowed, Denial::upstream("broken", false)),
-        Fault::Head(_) | Fault::Field(_) | Fault::Unasked => (Kind::Allowed, Denial::upstream("malformed-answer", false)),
+        Fault::Head(_) | Fault::Field(_) | Fault::Unasked => {
+            (Kind::Allowed, Denial::upstream("malformed-answer", false))
+        }
     };
-    end(ready.admission, &ready.listed, kind, Some(denial.word()), Some(denial.status()), address, connected);
+    end(
+        ready.admission,
+        &ready.listed,
+        kind,
+        Some(denial.word()),
+        Some(denial.status()),
+        address,
+        connected,
+    );
     if failed.told {
         // Half an answer must not look like a whole one.
         connection.stream.sever();
@@ -234,5 +317,13 @@ fn end(
     connected: Instant,
 ) {
     let (bytes_out, bytes_in) = listed.flow.bytes();
-    admission.end(&End { kind, reason, status, address: Some(address.ip()), bytes_out, bytes_in, connected: Some(connected) });
+    admission.end(&End {
+        kind,
+        reason,
+        status,
+        address: Some(address.ip()),
+        bytes_out,
+        bytes_in,
+        connected: Some(connected),
+    });
 }

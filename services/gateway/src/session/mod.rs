@@ -8,6 +8,7 @@ mod body;
 mod connect;
 mod exchange;
 mod forward;
+pub(crate) mod http2;
 mod rewrite;
 mod tunnel;
 
@@ -65,13 +66,16 @@ pub async fn serve(worker: Arc<Worker>, mut connection: Connection) {
         let end = match read_head(&mut connection.stream, &mut head, patience, limits.head).await {
             Ok(Some(end)) => end,
             Ok(None) => return,
-            Err(error) => return answer::refuse(&worker, &mut connection, &Denial::malformed(&error)).await,
+            Err(error) => {
+                return answer::refuse(&worker, &mut connection, &Denial::malformed(&error)).await;
+            }
         };
         connection.ahead = head.split_off(end);
         let parsed = RequestHead::parse(&head)
             .map_err(|error| Denial::malformed(&error))
             .and_then(|head| {
-                let fields = fields::of_request(&head).map_err(|error| Denial::malformed(&error))?;
+                let fields =
+                    fields::of_request(&head).map_err(|error| Denial::malformed(&error))?;
                 Ok((head, fields))
             });
         let (request, fields) = match parsed {

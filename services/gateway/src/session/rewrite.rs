@@ -19,17 +19,33 @@ pub(super) fn request(
         80 => authority.host.to_string(),
         port => format!("{}:{port}", authority.host),
     };
-    put(&mut text, &[head.method.as_bytes(), b" ", path_and_query.as_bytes(), b" HTTP/1.1\r\nHost: ", host.as_bytes(), b"\r\n"]);
+    put(
+        &mut text,
+        &[
+            head.method.as_bytes(),
+            b" ",
+            path_and_query.as_bytes(),
+            b" HTTP/1.1\r\nHost: ",
+            host.as_bytes(),
+            b"\r\n",
+        ],
+    );
     for header in passing(&head.headers) {
         if !header.name.eq_ignore_ascii_case("host") {
-            put(&mut text, &[header.name.as_bytes(), b": ", header.value, b"\r\n"]);
+            put(
+                &mut text,
+                &[header.name.as_bytes(), b": ", header.value, b"\r\n"],
+            );
         }
     }
     if fields.framing == Framing::Chunked {
         text.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
     if let Some(protocol) = fields.upgrade {
-        put(&mut text, &[b"Connection: Upgrade\r\nUpgrade: ", protocol, b"\r\n"]);
+        put(
+            &mut text,
+            &[b"Connection: Upgrade\r\nUpgrade: ", protocol, b"\r\n"],
+        );
     }
     text.extend_from_slice(VIA);
     text.extend_from_slice(b"\r\n");
@@ -46,15 +62,24 @@ pub(super) fn response(
 ) -> Vec<u8> {
     let mut text = Vec::with_capacity(1024);
     let status = head.status.to_string();
-    put(&mut text, &[b"HTTP/1.1 ", status.as_bytes(), b" ", head.reason, b"\r\n"]);
+    put(
+        &mut text,
+        &[b"HTTP/1.1 ", status.as_bytes(), b" ", head.reason, b"\r\n"],
+    );
     for header in passing(&head.headers) {
-        put(&mut text, &[header.name.as_bytes(), b": ", header.value, b"\r\n"]);
+        put(
+            &mut text,
+            &[header.name.as_bytes(), b": ", header.value, b"\r\n"],
+        );
     }
     if framing == Framing::Chunked && agent == Version::Http11 {
         text.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
     match upgrade {
-        Some(protocol) => put(&mut text, &[b"Connection: Upgrade\r\nUpgrade: ", protocol, b"\r\n"]),
+        Some(protocol) => put(
+            &mut text,
+            &[b"Connection: Upgrade\r\nUpgrade: ", protocol, b"\r\n"],
+        ),
         None if !keep && head.status >= 200 => text.extend_from_slice(b"Connection: close\r\n"),
         None => {}
     }
@@ -64,7 +89,9 @@ pub(super) fn response(
 }
 
 fn passing<'h, 'b>(headers: &'h [Header<'b>]) -> impl Iterator<Item = &'h Header<'b>> {
-    headers.iter().filter(|header| !is_of_connection(headers, header.name))
+    headers
+        .iter()
+        .filter(|header| !is_of_connection(headers, header.name))
 }
 
 fn put(text: &mut Vec<u8>, parts: &[&[u8]]) {
@@ -97,11 +124,16 @@ mod tests {
     fn an_answer_is_framed_as_its_reader_can_read_it() {
         let bytes = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: keep-alive\r\nA: b\r\nProxy-Authenticate: x\r\n\r\n";
         let head = ResponseHead::parse(bytes).unwrap();
-        let of = |agent, keep| String::from_utf8(response(&head, Framing::Chunked, agent, keep, None)).unwrap();
+        let of = |agent, keep| {
+            String::from_utf8(response(&head, Framing::Chunked, agent, keep, None)).unwrap()
+        };
         assert_eq!(
             of(Version::Http11, true),
             "HTTP/1.1 200 OK\r\nA: b\r\nTransfer-Encoding: chunked\r\nVia: 1.1 clawgress\r\n\r\n"
         );
-        assert_eq!(of(Version::Http10, false), "HTTP/1.1 200 OK\r\nA: b\r\nConnection: close\r\nVia: 1.1 clawgress\r\n\r\n");
+        assert_eq!(
+            of(Version::Http10, false),
+            "HTTP/1.1 200 OK\r\nA: b\r\nConnection: close\r\nVia: 1.1 clawgress\r\n\r\n"
+        );
     }
 }

@@ -140,7 +140,8 @@ async fn next_piece(
         if hear_server && let Poll::Ready(read) = poll_read_shared(upstream, cx, copied) {
             return Poll::Ready(read.map(Piece::OfServer).map_err(Stopped::Broken));
         }
-        poll_read_shared(agent, cx, copied).map(|read| read.map(Piece::OfAgent).map_err(Stopped::Broken))
+        poll_read_shared(agent, cx, copied)
+            .map(|read| read.map(Piece::OfAgent).map_err(Stopped::Broken))
     })
     .await?;
     match &piece {
@@ -157,7 +158,9 @@ async fn guarded<T>(flow: &Flow, work: impl Future<Output = io::Result<T>>) -> R
         if let Some(cut) = flow.poll_cut(cx) {
             return Poll::Ready(Err(Stopped::Cut(cut)));
         }
-        work.as_mut().poll(cx).map(|done| done.map_err(Stopped::Broken))
+        work.as_mut()
+            .poll(cx)
+            .map(|done| done.map_err(Stopped::Broken))
     })
     .await
 }

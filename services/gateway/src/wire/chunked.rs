@@ -57,7 +57,11 @@ impl Chunked {
                     if self.take_line(bytes, LONGEST_LINE, ChunkError::Size)? {
                         let size = size_of(&self.line)?;
                         self.line.clear();
-                        self.state = if size == 0 { State::Trailers } else { State::Data(size) };
+                        self.state = if size == 0 {
+                            State::Trailers
+                        } else {
+                            State::Data(size)
+                        };
                     }
                 }
                 State::Data(left) => {
@@ -81,16 +85,23 @@ impl Chunked {
                         return Err(ChunkError::End);
                     }
                     *bytes = rest;
-                    self.state = if seen == 0 { State::AfterData(1) } else { State::Size };
+                    self.state = if seen == 0 {
+                        State::AfterData(1)
+                    } else {
+                        State::Size
+                    };
                 }
                 State::Trailers => {
-                    if self.take_line(bytes, LONGEST_TRAILERS, ChunkError::TrailersTooLong)?
-                        && (self.line == b"\r\n" || self.line.ends_with(b"\r\n\r\n"))
-                    {
-                        self.state = State::Ended;
-                        let trailers = std::mem::take(&mut self.line);
-                        headers(&trailers).map_err(ChunkError::Trailers)?;
-                        return Ok(Some(Piece::End(trailers)));
+                    if self.take_line(bytes, LONGEST_TRAILERS, ChunkError::TrailersTooLong)? {
+                        if !self.line.ends_with(b"\r\n") {
+                            return Err(ChunkError::Trailers(HeadError::LineEnd));
+                        }
+                        if self.line == b"\r\n" || self.line.ends_with(b"\r\n\r\n") {
+                            self.state = State::Ended;
+                            let trailers = std::mem::take(&mut self.line);
+                            headers(&trailers).map_err(ChunkError::Trailers)?;
+                            return Ok(Some(Piece::End(trailers)));
+                        }
                     }
                 }
                 State::Ended => return Ok(None),
@@ -100,7 +111,12 @@ impl Chunked {
     }
 
     /// Adds what is there of a line; true if it is whole now.
-    fn take_line(&mut self, bytes: &mut &[u8], longest: usize, too_long: ChunkError) -> Result<bool, ChunkError> {
+    fn take_line(
+        &mut self,
+        bytes: &mut &[u8],
+        longest: usize,
+        too_long: ChunkError,
+    ) -> Result<bool, ChunkError> {
         let found = bytes.iter().position(|byte| *byte == b'\n');
         let length = found.map_or(bytes.len(), |at| at + 1);
         let Some((line, rest)) = bytes.split_at_checked(length) else {
@@ -129,16 +145,26 @@ pub fn passing_trailers(block: &[u8]) -> Vec<Header<'_>> {
         "te",
     ];
     let mut trailers = headers(block).unwrap_or_default();
-    trailers.retain(|trailer| !NEVER.iter().any(|never| trailer.name.eq_ignore_ascii_case(never)));
+    trailers.retain(|trailer| {
+        !NEVER
+            .iter()
+            .any(|never| trailer.name.eq_ignore_ascii_case(never))
+    });
     trailers
 }
 
 fn size_of(line: &[u8]) -> Result<u64, ChunkError> {
     let line = line.strip_suffix(b"\r\n").ok_or(ChunkError::Size)?;
-    let digits = line.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(line.len());
+    let digits = line
+        .iter()
+        .position(|byte| !byte.is_ascii_hexdigit())
+        .unwrap_or(line.len());
     let (digits, extension) = line.split_at_checked(digits).ok_or(ChunkError::Size)?;
     let extension_is_good = extension.is_empty()
-        || extension.starts_with(b";") && extension.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~'));
+        || extension.starts_with(b";")
+            && extension
+                .iter()
+                .all(|byte| matches!(byte, b'\t' | b' '..=b'~'));
     if digits.is_empty() || digits.len() > MOST_DIGITS || !extension_is_good {
         return Err(ChunkError::Size);
     }
@@ -152,8 +178,11 @@ mod tests {
     use proptest::prelude::*;
 
     /// The data, the trailers, and what was left over.
-    fn whole(text: &[u8], step: usize) -> Result<(Vec<u8>, Option<Vec<u8>>, Vec<u8>), ChunkError> {
-        let (mut chunked, mut data, mut end, mut left) = (Chunked::default(), Vec::new(), None, Vec::new());
+    type Whole = (Vec<u8>, Option<Vec<u8>>, Vec<u8>);
+
+    fn whole(text: &[u8], step: usize) -> Result<Whole, ChunkError> {
+        let (mut chunked, mut data, mut end, mut left) =
+            (Chunked::default(), Vec::new(), None, Vec::new());
         for mut part in text.chunks(step) {
             while let Some(piece) = chunked.next(&mut part)? {
                 match piece {
@@ -175,7 +204,10 @@ mod tests {
             assert_eq!(end.as_deref(), Some(b"Digest: x\r\n\r\n".as_slice()));
             assert_eq!(left, b"GET");
         }
-        assert_eq!(whole(b"0\r\n\r\n", 1).unwrap().1.as_deref(), Some(b"\r\n".as_slice()));
+        assert_eq!(
+            whole(b"0\r\n\r\n", 1).unwrap().1.as_deref(),
+            Some(b"\r\n".as_slice())
+        );
     }
 
     #[test]
@@ -198,7 +230,11 @@ mod tests {
             b"0\r\na: b\n\r\n",
         ] {
             for step in [1, 3, 64] {
-                assert!(whole(text, step).is_err(), "{:?}", text.escape_ascii().to_string());
+                assert!(
+                    whole(text, step).is_err(),
+                    "{:?}",
+                    text.escape_ascii().to_string()
+                );
             }
         }
     }
@@ -206,7 +242,10 @@ mod tests {
     #[test]
     fn what_says_how_to_read_the_message_is_no_trailer() {
         let block = b"Digest: x\r\nContent-Length: 3\r\nHost: a\r\n\r\n";
-        let names: Vec<&str> = passing_trailers(block).iter().map(|trailer| trailer.name).collect();
+        let names: Vec<&str> = passing_trailers(block)
+            .iter()
+            .map(|trailer| trailer.name)
+            .collect();
         assert_eq!(names, ["Digest"]);
     }
 

@@ -64,11 +64,16 @@ pub fn of_request<'b>(head: &RequestHead<'b>) -> Result<RequestFields<'b>, Field
             continue;
         };
         match known {
-            Known::Host if fields.host.replace(header.value).is_some() => return Err(FieldError::Host),
+            Known::Host if fields.host.replace(header.value).is_some() => {
+                return Err(FieldError::Host);
+            }
             Known::Authorization if fields.authorization.replace(header.value).is_some() => {
                 return Err(FieldError::Repeated("Proxy-Authorization"));
             }
-            Known::Expect if fields.expects_continue || !header.value.eq_ignore_ascii_case(b"100-continue") => {
+            Known::Expect
+                if fields.expects_continue
+                    || !header.value.eq_ignore_ascii_case(b"100-continue") =>
+            {
                 return Err(FieldError::Expect);
             }
             Known::Upgrade if upgrade.replace(header.value).is_some() => {
@@ -125,7 +130,11 @@ pub fn of_response(head: &ResponseHead<'_>, method: &str) -> Result<(Framing, bo
 
 /// The Host header must name what the target names. Without a port it means the default one; in a tunnel's request, which
 /// has none, the port may be left out.
-pub fn check_host(host: Option<&[u8]>, target: &Authority, default_port: Option<u16>) -> Result<(), FieldError> {
+pub fn check_host(
+    host: Option<&[u8]>,
+    target: &Authority,
+    default_port: Option<u16>,
+) -> Result<(), FieldError> {
     let Some(host) = host else {
         return Ok(());
     };
@@ -159,7 +168,9 @@ pub fn is_of_connection(headers: &[Header<'_>], name: &str) -> bool {
         "upgrade",
         "http2-settings",
     ];
-    ALWAYS.iter().any(|always| name.eq_ignore_ascii_case(always))
+    ALWAYS
+        .iter()
+        .any(|always| name.eq_ignore_ascii_case(always))
         || headers
             .iter()
             .filter(|header| header.name.eq_ignore_ascii_case("connection"))
@@ -215,7 +226,12 @@ impl Body {
         }
         let digits = !value.is_empty() && value.len() <= 18 && value.iter().all(u8::is_ascii_digit);
         let text = std::str::from_utf8(value).map_err(|_| FieldError::Length)?;
-        self.length = Some(digits.then(|| text.parse().ok()).flatten().ok_or(FieldError::Length)?);
+        self.length = Some(
+            digits
+                .then(|| text.parse().ok())
+                .flatten()
+                .ok_or(FieldError::Length)?,
+        );
         Ok(())
     }
 
@@ -240,11 +256,15 @@ fn options(value: &[u8]) -> impl Iterator<Item = Result<&[u8], FieldError>> {
         b"cookie",
         b"trailer",
     ];
-    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|word| !word.is_empty()).map(|word| {
-        let good = word.iter().copied().all(in_token)
-            && !NEVER.iter().any(|never| word.eq_ignore_ascii_case(never));
-        good.then_some(word).ok_or(FieldError::Connection)
-    })
+    value
+        .split(|byte| *byte == b',')
+        .map(<[u8]>::trim_ascii)
+        .filter(|word| !word.is_empty())
+        .map(|word| {
+            let good = word.iter().copied().all(in_token)
+                && !NEVER.iter().any(|never| word.eq_ignore_ascii_case(never));
+            good.then_some(word).ok_or(FieldError::Connection)
+        })
 }
 
 #[cfg(test)]

@@ -116,11 +116,20 @@ impl<'b> ResponseHead<'b> {
     pub fn parse(bytes: &'b [u8]) -> Result<Self, HeadError> {
         let (line, rest) = next_line(bytes)?;
         let mut words = line.splitn(3, |byte| *byte == b' ');
-        let version = words.next().and_then(version_of).ok_or(HeadError::Version)?;
+        let version = words
+            .next()
+            .and_then(version_of)
+            .ok_or(HeadError::Version)?;
         let status = words.next().ok_or(HeadError::StatusLine)?;
         let status = match status {
-            [hundreds @ b'1'..=b'9', tens @ b'0'..=b'9', ones @ b'0'..=b'9'] => {
-                u16::from(hundreds - b'0') * 100 + u16::from(tens - b'0') * 10 + u16::from(ones - b'0')
+            [
+                hundreds @ b'1'..=b'9',
+                tens @ b'0'..=b'9',
+                ones @ b'0'..=b'9',
+            ] => {
+                u16::from(hundreds - b'0') * 100
+                    + u16::from(tens - b'0') * 10
+                    + u16::from(ones - b'0')
             }
             _ => return Err(HeadError::StatusLine),
         };
@@ -152,7 +161,10 @@ pub fn headers(mut rest: &[u8]) -> Result<Vec<Header<'_>>, HeadError> {
         if matches!(line.first(), Some(b' ' | b'\t')) {
             return Err(HeadError::Folded);
         }
-        let colon = line.iter().position(|byte| *byte == b':').ok_or(HeadError::Name)?;
+        let colon = line
+            .iter()
+            .position(|byte| *byte == b':')
+            .ok_or(HeadError::Name)?;
         let (name, value) = line.split_at_checked(colon).ok_or(HeadError::Name)?;
         let name = token(name).ok_or(HeadError::Name)?;
         let value = value.get(1..).unwrap_or_default().trim_ascii();

@@ -12,10 +12,27 @@ fn request(text: &[u8]) -> Result<RequestHead<'_>, HeadError> {
 #[test]
 fn a_head_is_read_as_it_stands() {
     let head = request(b"CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\nX-A:\t b c \t\r\nEmpty:\r\n\r\nrest").unwrap();
-    assert_eq!((head.method, head.target, head.version), ("CONNECT", "example.com:443", Version::Http11));
-    let headers: Vec<_> = head.headers.iter().map(|header| (header.name, header.value)).collect();
-    assert_eq!(headers, [("Host", b"example.com:443".as_slice()), ("X-A", b"b c"), ("Empty", b"")]);
-    assert_eq!(request(b"GET http://a/ HTTP/1.0\r\n\r\n").unwrap().version, Version::Http10);
+    assert_eq!(
+        (head.method, head.target, head.version),
+        ("CONNECT", "example.com:443", Version::Http11)
+    );
+    let headers: Vec<_> = head
+        .headers
+        .iter()
+        .map(|header| (header.name, header.value))
+        .collect();
+    assert_eq!(
+        headers,
+        [
+            ("Host", b"example.com:443".as_slice()),
+            ("X-A", b"b c"),
+            ("Empty", b"")
+        ]
+    );
+    assert_eq!(
+        request(b"GET http://a/ HTTP/1.0\r\n\r\n").unwrap().version,
+        Version::Http10
+    );
 }
 
 #[test]
@@ -56,12 +73,27 @@ fn what_smuggles_is_refused() {
 #[test]
 fn length_and_number_are_bounded() {
     let many = |count: usize| format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(count));
-    assert_eq!(request(many(MOST_HEADERS).as_bytes()).unwrap().headers.len(), MOST_HEADERS);
-    assert_eq!(request(many(MOST_HEADERS + 1).as_bytes()), Err(HeadError::TooMany));
+    assert_eq!(
+        request(many(MOST_HEADERS).as_bytes())
+            .unwrap()
+            .headers
+            .len(),
+        MOST_HEADERS
+    );
+    assert_eq!(
+        request(many(MOST_HEADERS + 1).as_bytes()),
+        Err(HeadError::TooMany)
+    );
     let long = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(LONGEST_HEAD));
     assert_eq!(end_of_head(long.as_bytes(), 0), Err(HeadError::TooLong));
-    assert_eq!(end_of_head(&long.as_bytes()[..LONGEST_HEAD], 0), Err(HeadError::TooLong));
-    assert_eq!(end_of_head(&long.as_bytes()[..LONGEST_HEAD - 1], 0), Ok(None));
+    assert_eq!(
+        end_of_head(&long.as_bytes()[..LONGEST_HEAD], 0),
+        Err(HeadError::TooLong)
+    );
+    assert_eq!(
+        end_of_head(&long.as_bytes()[..LONGEST_HEAD - 1], 0),
+        Ok(None)
+    );
     let method = format!("{} / HTTP/1.1\r\n\r\n", "A".repeat(33));
     assert_eq!(request(method.as_bytes()), Err(HeadError::RequestLine));
 }

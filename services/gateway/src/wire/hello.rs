@@ -14,13 +14,19 @@ struct Bytes<'b>(&'b [u8]);
 
 impl<'b> Bytes<'b> {
     fn take(&mut self, length: usize) -> Result<&'b [u8], Reason> {
-        let (taken, rest) = self.0.split_at_checked(length).ok_or(Reason::MalformedHello)?;
+        let (taken, rest) = self
+            .0
+            .split_at_checked(length)
+            .ok_or(Reason::MalformedHello)?;
         self.0 = rest;
         Ok(taken)
     }
 
     fn number(&mut self, bytes: usize) -> Result<usize, Reason> {
-        Ok(self.take(bytes)?.iter().fold(0, |number, byte| number << 8 | usize::from(*byte)))
+        Ok(self
+            .take(bytes)?
+            .iter()
+            .fold(0, |number, byte| number << 8 | usize::from(*byte)))
     }
 
     /// A vector whose length is written in so many bytes.
@@ -30,7 +36,11 @@ impl<'b> Bytes<'b> {
     }
 
     fn end(&self) -> Result<(), Reason> {
-        if self.0.is_empty() { Ok(()) } else { Err(Reason::MalformedHello) }
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(Reason::MalformedHello)
+        }
     }
 }
 
@@ -58,11 +68,9 @@ pub fn server_name(body: &[u8]) -> Result<&str, Reason> {
         let kind = extensions.number(2)?;
         let extension = extensions.vector(2)?;
         match u16::try_from(kind) {
-            Ok(SERVER_NAME) => {
-                // Twice would be two names to two readers.
-                if name.replace(name_of(extension)?).is_some() {
-                    return Err(Reason::MalformedHello);
-                }
+            // Twice would be two names to two readers.
+            Ok(SERVER_NAME) if name.replace(name_of(extension)?).is_some() => {
+                return Err(Reason::MalformedHello);
             }
             Ok(ENCRYPTED_CLIENT_HELLO | ENCRYPTED_SERVER_NAME) => hidden = true,
             _ => {}

@@ -31,7 +31,11 @@ pub(crate) fn naming(name: &str) -> (u16, Vec<u8>) {
 
 #[test]
 fn the_name_is_found_among_the_extensions() {
-    let hello = body(&[(16, vec![0, 3, 2, b'h', b'2']), naming("Example.com"), (43, vec![2, 3, 4])]);
+    let hello = body(&[
+        (16, vec![0, 3, 2, b'h', b'2']),
+        naming("Example.com"),
+        (43, vec![2, 3, 4]),
+    ]);
     assert_eq!(server_name(&hello), Ok("Example.com"));
 }
 
@@ -43,13 +47,25 @@ fn what_hides_or_doubles_the_name_is_refused() {
         (body(&[(16, vec![])]), Reason::NoSni),
         (body(&[name.clone(), (0xfe0d, vec![1])]), Reason::Ech),
         (body(&[(0xffce, vec![1]), name.clone()]), Reason::Ech),
-        (body(&[name.clone(), naming("other.example")]), Reason::MalformedHello),
+        (
+            body(&[name.clone(), naming("other.example")]),
+            Reason::MalformedHello,
+        ),
         (body(&[(0, vec![])]), Reason::MalformedHello),
         (body(&[(0, vec![0, 0])]), Reason::MalformedHello),
         (body(&[naming("")]), Reason::MalformedHello),
-        (body(&[(0, vec![0, 4, 1, 0, 1, b'a'])]), Reason::MalformedHello),
-        (body(&[(0, vec![0, 8, 0, 0, 1, b'a', 0, 0, 1, b'b'])]), Reason::MalformedHello),
-        (body(&[(0, vec![0, 5, 0, 0, 2, 0xc3, 0xa9])]), Reason::MalformedHello),
+        (
+            body(&[(0, vec![0, 4, 1, 0, 1, b'a'])]),
+            Reason::MalformedHello,
+        ),
+        (
+            body(&[(0, vec![0, 8, 0, 0, 1, b'a', 0, 0, 1, b'b'])]),
+            Reason::MalformedHello,
+        ),
+        (
+            body(&[(0, vec![0, 5, 0, 0, 2, 0xc3, 0xa9])]),
+            Reason::MalformedHello,
+        ),
     ] {
         assert_eq!(server_name(&hello), Err(why), "{hello:?}");
     }

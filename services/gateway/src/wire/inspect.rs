@@ -27,8 +27,8 @@ const MOST_EARLY: u64 = 1 << 20;
 
 /// SHA-256 of `HelloRetryRequest`: such a random makes a ServerHello one.
 const RETRY: [u8; 32] = [
-    0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11, 0xbe, 0x1d, 0x8c, 0x02, 0x1e, 0x65, 0xb8, 0x91, 0xc2, 0xa2, 0x11,
-    0x16, 0x7a, 0xbb, 0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2, 0xc8, 0xa8, 0x33, 0x9c,
+    0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11, 0xbe, 0x1d, 0x8c, 0x02, 0x1e, 0x65, 0xb8, 0x91,
+    0xc2, 0xa2, 0x11, 0x16, 0x7a, 0xbb, 0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2, 0xc8, 0xa8, 0x33, 0x9c,
 ];
 /// Record header, message header, version, random.
 const ENOUGH_OF_SERVER: usize = RECORD_HEADER + MESSAGE_HEADER + 2 + 32;
@@ -108,7 +108,12 @@ impl Inspection {
             }
         }
         // A header in part may yet begin a hello; it holds nothing to send anyhow.
-        Ok(self.is_over() || self.hello.is_empty() && self.records.header.is_empty() && !self.in_handshake())
+        Ok(self.is_over()
+            || self.hello.is_empty() && self.records.header.is_empty() && !self.in_handshake())
+    }
+
+    fn is_untouched(&self) -> bool {
+        self.hellos == 0 && self.hello.is_empty()
     }
 
     fn in_handshake(&self) -> bool {
@@ -119,20 +124,27 @@ impl Inspection {
         let [kind, major, _, high, low] = *self.records.header.as_slice() else {
             // The first byte says it already: no TLS is no reason to wait for more.
             return match self.records.header.first() {
-                Some(kind) if self.hellos == 0 && *kind != HANDSHAKE => Err(Reason::NotTls),
+                Some(kind) if self.is_untouched() && *kind != HANDSHAKE => Err(Reason::NotTls),
                 _ => Ok(()),
             };
         };
         self.records.header.clear();
         let length = usize::from(high) << 8 | usize::from(low);
-        let first = self.hellos == 0;
+        let first = self.is_untouched();
         if major != 3 || first && kind != HANDSHAKE {
-            return Err(if first { Reason::NotTls } else { Reason::MalformedHello });
+            return Err(if first {
+                Reason::NotTls
+            } else {
+                Reason::MalformedHello
+            });
         }
         let fits = (1..=LONGEST_RECORD).contains(&length);
         // A message that has begun goes on in the next record, with nothing between.
         let interrupted = !self.hello.is_empty() && kind != HANDSHAKE;
-        let known = matches!(kind, HANDSHAKE | CHANGE_CIPHER_SPEC | ALERT | APPLICATION_DATA);
+        let known = matches!(
+            kind,
+            HANDSHAKE | CHANGE_CIPHER_SPEC | ALERT | APPLICATION_DATA
+        );
         if !fits || interrupted || !known {
             return Err(Reason::MalformedHello);
         }

@@ -37,7 +37,10 @@ fn server_hello(random: [u8; 32]) -> Vec<u8> {
 #[test]
 fn a_hello_for_the_host_passes_and_another_does_not() {
     let mut inspection = Inspection::default();
-    assert_eq!(inspection.of_client(&hello("EXAMPLE.com"), &host()), Ok(true));
+    assert_eq!(
+        inspection.of_client(&hello("EXAMPLE.com"), &host()),
+        Ok(true)
+    );
     assert!(inspection.is_begun() && !inspection.is_over());
     inspection.of_server(&server_hello([1; 32]));
     assert!(inspection.is_over());
@@ -47,22 +50,39 @@ fn a_hello_for_the_host_passes_and_another_does_not() {
         (b"GET / HTTP/1.1\r\n".to_vec(), Reason::NotTls),
         (b"SSH-2.0-x\r\n".to_vec(), Reason::NotTls),
         (vec![22, 2, 0, 0, 9, 1], Reason::NotTls),
-        (record(HANDSHAKE, &message(2, b"abc")), Reason::MalformedHello),
+        (
+            record(HANDSHAKE, &message(2, b"abc")),
+            Reason::MalformedHello,
+        ),
         (record(HANDSHAKE, &[1, 1, 0, 0]), Reason::MalformedHello),
         (record(HANDSHAKE, &[]), Reason::MalformedHello),
-        (record(HANDSHAKE, &message(CLIENT_HELLO, &body(&[]))), Reason::NoSni),
+        (
+            record(HANDSHAKE, &message(CLIENT_HELLO, &body(&[]))),
+            Reason::NoSni,
+        ),
     ] {
-        assert_eq!(Inspection::default().of_client(&bytes, &host()), Err(why), "{bytes:?}");
+        assert_eq!(
+            Inspection::default().of_client(&bytes, &host()),
+            Err(why),
+            "{bytes:?}"
+        );
     }
     let address = Host::parse("203.0.113.9").unwrap();
-    assert_eq!(Inspection::default().of_client(&hello("example.com"), &address), Err(Reason::SniMismatch));
+    assert_eq!(
+        Inspection::default().of_client(&hello("example.com"), &address),
+        Err(Reason::SniMismatch)
+    );
 }
 
 #[test]
 fn a_hello_may_lie_over_records_and_segments() {
     let whole = message(CLIENT_HELLO, &body(&[naming("example.com")]));
     for split in 1..whole.len() {
-        let bytes = [record(HANDSHAKE, &whole[..split]), record(HANDSHAKE, &whole[split..])].concat();
+        let bytes = [
+            record(HANDSHAKE, &whole[..split]),
+            record(HANDSHAKE, &whole[split..]),
+        ]
+        .concat();
         let mut inspection = Inspection::default();
         let last = bytes.len() - 1;
         for byte in &bytes[..last] {
@@ -70,46 +90,84 @@ fn a_hello_may_lie_over_records_and_segments() {
         }
         assert_eq!(inspection.of_client(&bytes[last..], &host()), Ok(true));
     }
-    let between = [record(HANDSHAKE, &whole[..9]), record(CHANGE_CIPHER_SPEC, &[1])].concat();
-    assert_eq!(Inspection::default().of_client(&between, &host()), Err(Reason::MalformedHello));
+    let between = [
+        record(HANDSHAKE, &whole[..9]),
+        record(CHANGE_CIPHER_SPEC, &[1]),
+    ]
+    .concat();
+    assert_eq!(
+        Inspection::default().of_client(&between, &host()),
+        Err(Reason::MalformedHello)
+    );
     let two = [whole.clone(), whole].concat();
-    assert_eq!(Inspection::default().of_client(&record(HANDSHAKE, &two), &host()), Err(Reason::MalformedHello));
+    assert_eq!(
+        Inspection::default().of_client(&record(HANDSHAKE, &two), &host()),
+        Err(Reason::MalformedHello)
+    );
 }
 
 #[test]
 fn after_a_retry_the_second_hello_is_judged_too() {
     for split in 1..40 {
         let mut inspection = Inspection::default();
-        assert_eq!(inspection.of_client(&hello("example.com"), &host()), Ok(true));
-        assert_eq!(inspection.of_client(&record(APPLICATION_DATA, b"early"), &host()), Ok(true));
+        assert_eq!(
+            inspection.of_client(&hello("example.com"), &host()),
+            Ok(true)
+        );
+        assert_eq!(
+            inspection.of_client(&record(APPLICATION_DATA, b"early"), &host()),
+            Ok(true)
+        );
         let retry = server_hello(RETRY);
         inspection.of_server(&retry[..split]);
         inspection.of_server(&retry[split..]);
         assert!(!inspection.is_over());
-        assert_eq!(inspection.of_client(&record(CHANGE_CIPHER_SPEC, &[1]), &host()), Ok(true));
+        assert_eq!(
+            inspection.of_client(&record(CHANGE_CIPHER_SPEC, &[1]), &host()),
+            Ok(true)
+        );
         let second = hello("other.example");
         assert_eq!(inspection.of_client(&second[..20], &host()), Ok(false));
-        assert_eq!(inspection.of_client(&second[20..], &host()), Err(Reason::SniMismatch));
+        assert_eq!(
+            inspection.of_client(&second[20..], &host()),
+            Err(Reason::SniMismatch)
+        );
     }
     let mut inspection = Inspection::default();
-    inspection.of_client(&hello("example.com"), &host()).unwrap();
+    inspection
+        .of_client(&hello("example.com"), &host())
+        .unwrap();
     inspection.of_server(&server_hello(RETRY));
-    assert_eq!(inspection.of_client(&hello("example.com"), &host()), Ok(true));
+    assert_eq!(
+        inspection.of_client(&hello("example.com"), &host()),
+        Ok(true)
+    );
     assert!(inspection.is_over());
 }
 
 #[test]
 fn a_second_hello_before_the_servers_word_is_judged_too() {
     let mut inspection = Inspection::default();
-    inspection.of_client(&hello("example.com"), &host()).unwrap();
-    assert_eq!(inspection.of_client(&hello("other.example"), &host()), Err(Reason::SniMismatch));
+    inspection
+        .of_client(&hello("example.com"), &host())
+        .unwrap();
+    assert_eq!(
+        inspection.of_client(&hello("other.example"), &host()),
+        Err(Reason::SniMismatch)
+    );
 }
 
 #[test]
 fn whatever_else_the_server_says_ends_the_inspection() {
-    for bytes in [b"!".as_slice(), &[21, 3, 3, 0, 2, 2, 40], &[22, 3, 3, 0, 4, 11, 0, 0, 0]] {
+    for bytes in [
+        b"!".as_slice(),
+        &[21, 3, 3, 0, 2, 2, 40],
+        &[22, 3, 3, 0, 4, 11, 0, 0, 0],
+    ] {
         let mut inspection = Inspection::default();
-        inspection.of_client(&hello("example.com"), &host()).unwrap();
+        inspection
+            .of_client(&hello("example.com"), &host())
+            .unwrap();
         inspection.of_server(bytes);
         assert!(inspection.is_over());
     }
@@ -118,7 +176,9 @@ fn whatever_else_the_server_says_ends_the_inspection() {
 #[test]
 fn early_data_is_bounded() {
     let mut inspection = Inspection::default();
-    inspection.of_client(&hello("example.com"), &host()).unwrap();
+    inspection
+        .of_client(&hello("example.com"), &host())
+        .unwrap();
     let early = record(APPLICATION_DATA, &[0; 16_000]);
     let refused = (0..100).find_map(|_| inspection.of_client(&early, &host()).err());
     assert_eq!(refused, Some(Reason::MalformedHello));

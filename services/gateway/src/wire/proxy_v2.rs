@@ -39,7 +39,8 @@ pub fn source(fixed: &[u8; FIXED], rest: &[u8]) -> Result<SocketAddr, ProxyError
     }
     match fixed[13] {
         0x11 => {
-            let [a, b, c, d, _, _, _, _, high, low, _, _] = rest.first_chunk::<12>().ok_or(ProxyError::NoAddress)?;
+            let [a, b, c, d, _, _, _, _, high, low, _, _] =
+                rest.first_chunk::<12>().ok_or(ProxyError::NoAddress)?;
             let address = IpAddr::V4(Ipv4Addr::new(*a, *b, *c, *d));
             Ok(SocketAddr::new(address, u16::from_be_bytes([*high, *low])))
         }
@@ -73,7 +74,10 @@ mod tests {
     #[test]
     fn the_source_is_read_and_anything_doubtful_refused() {
         let four = [192, 0, 2, 7, 203, 0, 113, 9, 0x30, 0x39, 0x01, 0xbb];
-        assert_eq!(header(0x21, 0x11, &four).unwrap().to_string(), "192.0.2.7:12345");
+        assert_eq!(
+            header(0x21, 0x11, &four).unwrap().to_string(),
+            "192.0.2.7:12345"
+        );
         let mut six = [0; 36];
         six[..2].copy_from_slice(&[0x20, 0x01]);
         six[33] = 80;

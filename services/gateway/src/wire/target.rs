@@ -56,9 +56,17 @@ impl Host {
             return Ok(Self::Address(plain(address)));
         }
         // What some resolvers read as an address (`127.1`, `0x7f000001`, `2130706433`) is an address in four parts or nothing.
-        let last = text.strip_suffix('.').unwrap_or(text).rsplit('.').next().unwrap_or_default();
+        let last = text
+            .strip_suffix('.')
+            .unwrap_or(text)
+            .rsplit('.')
+            .next()
+            .unwrap_or_default();
         if is_number(last) {
-            return text.parse().map(|address| Self::Address(IpAddr::V4(address))).map_err(|_| TargetError::Host);
+            return text
+                .parse()
+                .map(|address| Self::Address(IpAddr::V4(address)))
+                .map_err(|_| TargetError::Host);
         }
         let name = canonical_name(text).map_err(|_| TargetError::Host)?;
         // Other scripts' digits became plain ones only now.
@@ -98,15 +106,22 @@ impl Authority {
             return Err(TargetError::UserInformation);
         }
         let after_host = text.rfind(']').map_or(0, |end| end + 1);
-        let colon = text.get(after_host..).and_then(|rest| rest.find(':')).map(|found| after_host + found);
-        let (host, port) = match colon.and_then(|colon| Some((text.get(..colon)?, text.get(colon + 1..)?))) {
-            Some((host, port)) => (host, port_of(port).ok_or(wrong)?),
-            None => (text, default.ok_or(wrong)?),
-        };
+        let colon = text
+            .get(after_host..)
+            .and_then(|rest| rest.find(':'))
+            .map(|found| after_host + found);
+        let (host, port) =
+            match colon.and_then(|colon| Some((text.get(..colon)?, text.get(colon + 1..)?))) {
+                Some((host, port)) => (host, port_of(port).ok_or(wrong)?),
+                None => (text, default.ok_or(wrong)?),
+            };
         if host.is_empty() {
             return Err(wrong);
         }
-        Ok(Self { host: Host::parse(host)?, port })
+        Ok(Self {
+            host: Host::parse(host)?,
+            port,
+        })
     }
 }
 
@@ -127,14 +142,22 @@ impl<'t> Absolute<'t> {
             return Err(TargetError::Absolute);
         }
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
-        let (authority, path_and_query) = rest.split_at_checked(end).ok_or(TargetError::Absolute)?;
+        let (authority, path_and_query) =
+            rest.split_at_checked(end).ok_or(TargetError::Absolute)?;
         // A query right after the host would need a slash put before it; nobody sends that in earnest.
         if path_and_query.starts_with('?') {
             return Err(TargetError::Absolute);
         }
         let authority = Authority::parse_with_default(authority, 80)?;
-        let path_and_query = if path_and_query.is_empty() { "/" } else { path_and_query };
-        Ok(Self { authority, path_and_query })
+        let path_and_query = if path_and_query.is_empty() {
+            "/"
+        } else {
+            path_and_query
+        };
+        Ok(Self {
+            authority,
+            path_and_query,
+        })
     }
 
     pub fn path(&self) -> &'t str {
@@ -144,7 +167,9 @@ impl<'t> Absolute<'t> {
 
 /// An IPv4 address in IPv6 clothing is that IPv4 address, or its classification would miss it.
 fn plain(address: Ipv6Addr) -> IpAddr {
-    address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4)
+    address
+        .to_ipv4_mapped()
+        .map_or(IpAddr::V6(address), IpAddr::V4)
 }
 
 /// What the last label of a name never is: decimal, or hexadecimal with its prefix.
@@ -158,7 +183,8 @@ fn is_number(label: &str) -> bool {
 }
 
 fn port_of(text: &str) -> Option<u16> {
-    let written = !text.is_empty() && text.len() <= 5 && text.bytes().all(|byte| byte.is_ascii_digit());
+    let written =
+        !text.is_empty() && text.len() <= 5 && text.bytes().all(|byte| byte.is_ascii_digit());
     let port = written.then(|| text.parse().ok())??;
     (port != 0).then_some(port)
 }
@@ -204,7 +230,7 @@ mod tests {
             ("0177.0.0.1:443", TargetError::Host),
             ("1.2.3.4.:443", TargetError::Host),
             ("a..b:443", TargetError::Host),
-            ("[::1:443", TargetError::Host),
+            ("[::1:443", TargetError::Authority),
             ("[fe80::1%eth0]:443", TargetError::Host),
             ("2001:db8::1:443", TargetError::Authority),
             ("exa mple.com:443", TargetError::Host),
@@ -219,9 +245,17 @@ mod tests {
     fn an_absolute_uri_is_split_once() {
         let parsed = Absolute::parse("HTTP://Example.com/a/b?c=d:e@f").unwrap();
         assert_eq!(parsed.authority.host, Host::Name("example.com".into()));
-        assert_eq!((parsed.authority.port, parsed.path_and_query), (80, "/a/b?c=d:e@f"));
+        assert_eq!(
+            (parsed.authority.port, parsed.path_and_query),
+            (80, "/a/b?c=d:e@f")
+        );
         assert_eq!(parsed.path(), "/a/b");
-        assert_eq!(Absolute::parse("http://example.com:8080").unwrap().path_and_query, "/");
+        assert_eq!(
+            Absolute::parse("http://example.com:8080")
+                .unwrap()
+                .path_and_query,
+            "/"
+        );
         for (written, why) in [
             ("/a", TargetError::Origin),
             ("*", TargetError::Origin),
@@ -232,7 +266,10 @@ mod tests {
             ("http://example.com?a", TargetError::Absolute),
             ("http://example.com/#a", TargetError::Absolute),
             ("http://evil.example\\@example.com/", TargetError::Absolute),
-            ("http://user:word@example.com/", TargetError::UserInformation),
+            (
+                "http://user:word@example.com/",
+                TargetError::UserInformation,
+            ),
         ] {
             assert_eq!(Absolute::parse(written).map(|_| ()), Err(why), "{written}");
         }

@@ -1,7 +1,6 @@
 //! A gateway as it runs, with a revision, agents and an audit queue of its own, for tests and for the bench.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +8,7 @@ use std::time::Duration;
 use clawgress_audit::queue::{Queue, Settings};
 use clawgress_config::access::{Access, Agent, AuthType, Quotas, Status};
 use clawgress_config::policy::Policy;
-use clawgress_gateway::gateway::{Gateway, Sockets};
-use clawgress_gateway::judge::{Blocked, Judge, Parts, Snapshot};
-use clawgress_gateway::listen;
-use clawgress_gateway::tls::Showing;
+use clawgress_gateway::judge::{Blocked, Compiled, Judge, Snapshot};
 use clawgress_gateway::worker::Limits;
 use clawgress_identity::api_key::Fresh;
 use clawgress_identity::snapshot::KeyRecord;
@@ -20,7 +16,7 @@ use clawgress_identity::{CredentialKey, Snapshot as Credentials, text};
 use clawgress_policy::{Logging, Network, Revision};
 use clawgress_quota::Ledger;
 
-pub const LIMITS: Limits = Limits {
+pub(crate) const LIMITS: Limits = Limits {
     head: Duration::from_secs(10),
     between: Duration::from_secs(60),
     connect: Duration::from_secs(5),
@@ -29,13 +25,13 @@ pub const LIMITS: Limits = Limits {
 };
 
 /// What is committed and who has which key; changed, and then taken by the judge.
-pub struct World {
-    pub revision: Revision,
-    pub credentials: Credentials,
+pub(crate) struct World {
+    pub(crate) revision: Revision,
+    pub(crate) credentials: Credentials,
 }
 
 impl World {
-    pub fn with(policy: &serde_json::Value) -> Self {
+    pub(crate) fn with(policy: &serde_json::Value) -> Self {
         let revision = Revision {
             number: 1,
             created: 1,
@@ -44,15 +40,21 @@ impl World {
             network: Network::default(),
             time_zone: "UTC".to_owned(),
             trust_hardware_clock: true,
-            logging: Logging { facility: "local0".to_owned(), deny_log: true },
+            logging: Logging {
+                facility: "local0".to_owned(),
+                deny_log: true,
+            },
             name_servers: Vec::new(),
             access: Access::default(),
         };
-        Self { revision, credentials: Credentials::default() }
+        Self {
+            revision,
+            credentials: Credentials::default(),
+        }
     }
 
     /// Adds an agent that proves itself by API keys, and answers with its first key.
-    pub fn agent(&mut self, id: &str) -> String {
+    pub(crate) fn agent(&mut self, id: &str) -> String {
         self.revision.access.agents.insert(
             id.to_owned(),
             Agent {
@@ -79,36 +81,36 @@ impl World {
     }
 
     /// As it would be published now, one number later than before.
-    pub fn snapshot(&mut self) -> Arc<Snapshot> {
+    pub(crate) fn snapshot(&mut self) -> Arc<Snapshot> {
         self.revision.number += 1;
-        let parts = Parts { revision: &self.revision, credentials: &self.credentials, key: key(), own: &[] };
-        Arc::new(Snapshot::compile(parts).expect("a snapshot"))
+        let compiled = Compiled::of(&self.revision, &[]).expect("a compiled revision");
+        Arc::new(Snapshot::of(&Arc::new(compiled), &self.credentials, key()))
     }
 
-    pub fn judge(&mut self, queue: &Path) -> Arc<Judge> {
+    pub(crate) fn judge(&mut self, queue: &Path) -> Arc<Judge> {
         // Nobody ships from here: it has to hold all that a bench records.
-        let settings = Settings { max_bytes: 8 << 30, share_per_agent: 8 << 30, ..Settings::default() };
+        let settings = Settings {
+            max_bytes: 8 << 30,
+            share_per_agent: 8 << 30,
+            ..Settings::default()
+        };
         let queue = Queue::open(queue, settings).expect("an audit queue");
-        let judge = Arc::new(Judge::new(queue, Arc::new(Ledger::new(&Quotas::default())), Blocked::default()));
+        let judge = Arc::new(Judge::new(
+            queue,
+            Arc::new(Ledger::new(&Quotas::default())),
+            Blocked::default(),
+        ));
         judge.take(self.snapshot());
         judge
     }
 }
 
-pub fn key() -> CredentialKey {
+pub(crate) fn key() -> CredentialKey {
     CredentialKey::of(&[7; CredentialKey::BYTES])
 }
 
-/// Serves plain HTTP at an address with so many workers.
-pub fn serve(judge: &Arc<Judge>, address: SocketAddr, workers: usize, named: SocketAddr, limits: Limits) -> Gateway {
-    let sockets = (0..workers)
-        .map(|_| Sockets { plain: vec![listen::open(address).expect("a socket")], ..Sockets::default() })
-        .collect();
-    Gateway::start(Arc::clone(judge), limits, named, &Arc::new(Showing::default()), sockets).expect("a gateway")
-}
-
 /// A policy that allows these names, and so many others.
-pub fn allowing(names: &[&str], others: usize) -> serde_json::Value {
+pub(crate) fn allowing(names: &[&str], others: usize) -> serde_json::Value {
     let mut domains: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
     domains.extend((0..others).map(|n| format!("n{n}.bench.test")));
     let allow = BTreeMap::from([("domains", domains)]);

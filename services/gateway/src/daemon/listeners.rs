@@ -1,0 +1,130 @@
+//! Listens where the revision in force says: on the addresses for agents, on the proxy's ports. When a revision moves them,
+//! a new set of workers begins there and the old one drains.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::gateway::{Gateway, Sockets};
+use crate::judge::{Compiled, Judge};
+use crate::listen;
+use crate::tls::{self, Showing};
+
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Where agents may come, and what a set of workers was started with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Wanted {
+    plain: BTreeSet<SocketAddr>,
+    tls: BTreeSet<SocketAddr>,
+    connect_seconds: u32,
+}
+
+/// The workers that serve now.
+pub type Serving = Arc<ArcSwapOption<Gateway>>;
+
+/// Runs until the watch ends. A door that can't be opened is tried again each second, and the old ones stay meanwhile.
+pub async fn keep(
+    config: Config,
+    judge: Arc<Judge>,
+    mut revision: watch::Receiver<Option<Arc<Compiled>>>,
+    serving: Serving,
+) {
+    let showing = Arc::new(Showing::default());
+    let mut current: Option<Wanted> = None;
+    loop {
+        let compiled = revision.borrow_and_update().clone();
+        let mut done = true;
+        if let Some(compiled) = compiled {
+            let wanted = wanted(&compiled);
+            if current.as_ref() != Some(&wanted) {
+                match start(&config, &judge, &showing, &wanted) {
+                    Ok(gateway) => {
+                        let drain = Duration::from_secs(compiled.settings.drain_seconds.into());
+                        if let Some(old) = serving.swap(Some(Arc::new(gateway))) {
+                            tokio::spawn(async move { old.drain(drain).await });
+                        }
+                        current = Some(wanted);
+                    }
+                    Err(error) => {
+                        tracing::error!("{error:#}");
+                        done = false;
+                    }
+                }
+            }
+        }
+        let changed =
+            tokio::time::timeout(if done { Duration::MAX } else { AGAIN }, revision.changed());
+        if let Ok(Err(_)) = changed.await {
+            return;
+        }
+    }
+}
+
+fn wanted(compiled: &Compiled) -> Wanted {
+    let network = &compiled.network;
+    let addresses: BTreeSet<IpAddr> = if !compiled.enabled {
+        BTreeSet::new()
+    } else if network.listen_addresses.is_empty() {
+        network
+            .lan
+            .iter()
+            .flat_map(|card| card.addresses.iter().map(|cidr| cidr.address))
+            .collect()
+    } else {
+        network.listen_addresses.iter().copied().collect()
+    };
+    let at = |port: u16| {
+        addresses
+            .iter()
+            .map(|address| SocketAddr::new(*address, port))
+            .collect()
+    };
+    Wanted {
+        plain: at(compiled.settings.port),
+        tls: compiled.settings.tls_port.map(at).unwrap_or_default(),
+        connect_seconds: compiled.settings.connect_timeout_seconds,
+    }
+}
+
+fn start(
+    config: &Config,
+    judge: &Arc<Judge>,
+    showing: &Arc<Showing>,
+    wanted: &Wanted,
+) -> anyhow::Result<Gateway> {
+    if !wanted.tls.is_empty() {
+        showing.replace(tls::config(&config.certificate, &config.key)?);
+    }
+    let open = |addresses: &BTreeSet<SocketAddr>| -> Result<Vec<OwnedFd>, listen::ListenError> {
+        addresses
+            .iter()
+            .map(|address| listen::open(*address))
+            .collect()
+    };
+    let mut sockets = Vec::new();
+    for _ in 0..config.workers() {
+        sockets.push(Sockets {
+            plain: open(&wanted.plain)?,
+            tls: open(&wanted.tls)?,
+            front: None,
+        });
+    }
+    if let (Some(path), Some(first)) = (&config.front_socket, sockets.first_mut()) {
+        first.front = Some(listen::open_front(path)?);
+    }
+    let limits = config.limits(wanted.connect_seconds);
+    Ok(Gateway::start(
+        Arc::clone(judge),
+        limits,
+        config.named,
+        showing,
+        sockets,
+    )?)
+}

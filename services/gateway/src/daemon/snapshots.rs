@@ -1,0 +1,192 @@
+//! Keeps the judge's snapshot new: compiled anew when the committed revision or the credentials change, and never replaced
+//! by something older or by nothing.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use clawgress_identity::snapshot::KIND;
+use clawgress_identity::{CredentialKey, Snapshot as Credentials};
+use clawgress_link::bundle::{Signed, Watched, Watcher};
+use clawgress_link::enrol::Place;
+use clawgress_link::hex;
+use clawgress_link::mtls::Role;
+use clawgress_policy::Revision;
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::judge::{Compiled, Judge, Snapshot};
+
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+const ENROL_AGAIN: Duration = Duration::from_secs(1);
+
+/// What the file looks like without reading it; a revision's file is never written twice, only replaced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Seen {
+    modified: Option<SystemTime>,
+    inode: u64,
+    length: u64,
+}
+
+/// None, and told: there is no revision that could be read.
+pub fn read(path: &Path) -> Option<Revision> {
+    Revision::read(path)
+        .inspect_err(|error| tracing::error!("{error}; what is in force stays so"))
+        .ok()
+}
+
+/// Compiles each new revision; the first is told as soon as there is one.
+pub fn watch_revision(config: &Config) -> watch::Receiver<Option<Arc<Compiled>>> {
+    let (tell, told) = watch::channel(None);
+    let path = config.revision.clone();
+    tokio::spawn(async move {
+        let mut seen = None;
+        let mut known = 0;
+        loop {
+            let now = look(&path);
+            if now != seen && now.is_some() {
+                let path = path.clone();
+                let compiled = tokio::task::spawn_blocking(move || compile(&path, known)).await;
+                if let Ok(Some(compiled)) = compiled {
+                    known = compiled.revision;
+                    tell.send_replace(Some(Arc::new(compiled)));
+                }
+                seen = now;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    });
+    told
+}
+
+fn look(path: &Path) -> Option<Seen> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = fs::metadata(path).ok()?;
+    Some(Seen {
+        modified: metadata.modified().ok(),
+        inode: metadata.ino(),
+        length: metadata.len(),
+    })
+}
+
+fn compile(path: &Path, known: u64) -> Option<Compiled> {
+    let revision = read(path)?;
+    if revision.number <= known {
+        tracing::error!(
+            "{} holds revision {}, and {known} is in force; only a higher one is taken",
+            path.display(),
+            revision.number
+        );
+        return None;
+    }
+    Compiled::of(&revision, &own_addresses())
+        .inspect_err(|error| {
+            tracing::error!(
+                "compiling revision {}: {error}; what is in force stays so",
+                revision.number
+            )
+        })
+        .ok()
+}
+
+fn own_addresses() -> Vec<IpAddr> {
+    let interfaces = match nix::ifaddrs::getifaddrs() {
+        Ok(interfaces) => interfaces,
+        Err(error) => {
+            tracing::error!("listing this box's own addresses: {error}");
+            return Vec::new();
+        }
+    };
+    let address_of = |interface: nix::ifaddrs::InterfaceAddress| {
+        let address = interface.address?;
+        let four = address.as_sockaddr_in().map(|four| IpAddr::V4(four.ip()));
+        four.or_else(|| address.as_sockaddr_in6().map(|six| IpAddr::V6(six.ip())))
+    };
+    interfaces.filter_map(address_of).collect()
+}
+
+/// Gives the judge a new snapshot whenever one half of it changes. Until both are there nobody is admitted.
+pub async fn keep(
+    config: Config,
+    judge: Arc<Judge>,
+    mut revision: watch::Receiver<Option<Arc<Compiled>>>,
+) {
+    let place = Place {
+        role: Role::Gateway,
+        directory: config.state.join("credentials"),
+        socket: config.enrol_socket.clone(),
+    };
+    let own = loop {
+        match place.credentials().await {
+            Ok(own) => break own,
+            Err(error) => tracing::warn!("{error}; nobody has an identity until then"),
+        }
+        tokio::time::sleep(ENROL_AGAIN).await;
+    };
+    let Some(key) = own.stored().credential_key.as_deref().and_then(key_of) else {
+        tracing::error!(
+            "the identity service gave this gateway no key to check credentials by; put its role right in identity.toml"
+        );
+        return;
+    };
+    let kept = config.state.join("identity.bundle");
+    let watcher = Watcher::<Credentials>::new(KIND, (Role::Identity, config.identity), kept, &own);
+    let bundles = match watcher.start() {
+        Ok(bundles) => bundles,
+        Err(error) => {
+            tracing::error!("{error}");
+            return;
+        }
+    };
+    tokio::join!(
+        place.keep(&own),
+        join(&judge, &key, &bundles, &mut revision)
+    );
+}
+
+async fn join(
+    judge: &Judge,
+    key: &CredentialKey,
+    watched: &Watched<Credentials>,
+    revision: &mut watch::Receiver<Option<Arc<Compiled>>>,
+) {
+    let mut credentials = watched.current.clone();
+    loop {
+        let halves = (
+            revision.borrow_and_update().clone(),
+            credentials.borrow_and_update().clone(),
+        );
+        if let (Some(policy), Some(bundle)) = halves {
+            take(judge, policy, bundle, key.clone()).await;
+        }
+        tokio::select! {
+            changed = revision.changed() => if changed.is_err() { return },
+            changed = credentials.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+async fn take(
+    judge: &Judge,
+    policy: Arc<Compiled>,
+    bundle: Arc<Signed<Credentials>>,
+    key: CredentialKey,
+) {
+    let mark = bundle.mark;
+    let compiled =
+        tokio::task::spawn_blocking(move || Snapshot::of(&policy, &bundle.content, key)).await;
+    if let Ok(snapshot) = compiled {
+        tracing::info!(
+            "revision {} and credentials {mark} are in force",
+            snapshot.policy.revision
+        );
+        judge.take(Arc::new(snapshot));
+    }
+}
+
+fn key_of(text: &str) -> Option<CredentialKey> {
+    let bytes = hex::decode(text)?;
+    Some(CredentialKey::of(bytes.as_slice().try_into().ok()?))
+}
