@@ -9,6 +9,7 @@ pub mod accel;
 pub mod agent;
 pub mod capture;
 pub mod case;
+pub mod configuration;
 pub mod dist;
 pub mod error;
 pub mod figures;

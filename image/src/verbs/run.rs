@@ -64,7 +64,7 @@ impl Run {
         let config = match &self.config {
             Some(path) => std::fs::read_to_string(path)
                 .with_context(|| format!("reading the boot configuration {}", path.display()))?,
-            None if self.lab => lab::CONFIG.to_owned(),
+            None if self.lab => lab::configuration(),
             None => CONFIG.to_owned(),
         };
         let dist = self.which.build(host::BOOT, consent)?;

@@ -6,38 +6,14 @@ mod large;
 mod wire;
 
 use qemu_tests::agent::{Agent, box_between};
+use qemu_tests::configuration::enforcing;
 use qemu_tests::figures::{Figure, Must};
 use qemu_tests::lab::{Internet, Lab, Wire};
 use qemu_tests::stack::Stack;
 use qemu_tests::tools::{HAPROXY, NAMED, NFT, need};
 use qemu_tests::{Case, Result};
 
-const CONFIG: &str = "interfaces {
-    ethernet eth0 {
-        address dhcp
-        role wan
-    }
-    ethernet eth1 {
-        address 10.66.0.1/24
-        address fd66::1/64
-        role lan
-    }
-}
-system {
-    name-server 203.0.113.1
-    ntp {
-        trust-hardware-clock
-    }
-}
-service {
-    clawgress {
-        enable
-        policy {
-            domain first.example
-        }
-    }
-}
-";
+const POLICY: &str = "domain first.example";
 
 /// A box under its first policy, an agent behind it, a fake internet before it.
 pub(crate) struct Scene {
@@ -57,7 +33,12 @@ impl Scene {
         let internet = Internet::on(&lab, &outside)?;
         let agent = Agent::on(&lab, &inside)?;
         let host = box_between(&lab, &outside, &inside)?;
-        let stack = Stack::start(&lab, host, CONFIG, &case.log_directory("daemons")?)?;
+        let stack = Stack::start(
+            &lab,
+            host,
+            &enforcing(POLICY),
+            &case.log_directory("daemons")?,
+        )?;
         stack.wait_for_revision(1)?;
         Ok(Self {
             stack,

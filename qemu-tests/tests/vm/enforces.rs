@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use qemu_tests::agent::{Agent, BOX_LAN_MAC, BOX_WAN_MAC};
 use qemu_tests::capture::Capture;
+use qemu_tests::configuration::enforcing;
 use qemu_tests::frame::{Frame, TCP, UDP};
 use qemu_tests::lab::{Internet, Lab, helper_path};
 use qemu_tests::machine::{Attach, Machine};
@@ -25,38 +26,13 @@ const STREAMS: u16 = 8443;
 /// The fake internet's resolver.
 const RESOLVER: &str = "203.0.113.1";
 
-const CONFIG: &str = "interfaces {
-    ethernet eth0 {
-        address dhcp
-        role wan
-    }
-    ethernet eth1 {
-        address 10.66.0.1/24
-        address fd66::1/64
-        role lan
-    }
+const POLICY: &str = "domain api.allowed.example {
+    label llm-provider
 }
-system {
-    name-server 203.0.113.1
-    ntp {
-        trust-hardware-clock
-    }
-}
-service {
-    clawgress {
-        enable
-        policy {
-            domain api.allowed.example {
-                label llm-provider
-            }
-            domain *.wild.example
-            ip 192.0.2.7/32
-            port 443
-            port 80
-        }
-    }
-}
-";
+domain *.wild.example
+ip 192.0.2.7/32
+port 443
+port 80";
 
 /// The machines around the box, with all that passes outside on record.
 struct Scene {
@@ -69,7 +45,7 @@ struct Scene {
 
 fn scene(case: &Case) -> Result<Scene> {
     let (dist, shelf) = (Dist::from_env()?, Shelf::new()?);
-    let volume = shelf.config_volume(CONFIG)?;
+    let volume = shelf.config_volume(&enforcing(POLICY))?;
     let lab = Lab::new()?;
     let (outside, inside) = (lab.wire("outside")?, lab.wire("inside")?);
     let internet = Internet::on(&lab, &outside)?;

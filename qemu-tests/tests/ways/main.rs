@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use qemu_tests::agent::{Agent, box_between};
 use qemu_tests::capture::Capture;
+use qemu_tests::configuration::enforcing;
 use qemu_tests::frame::{Frame, Mac};
 use qemu_tests::lab::{Host, Internet, Lab, Wire};
 use qemu_tests::names::address_of;
@@ -20,43 +21,18 @@ use qemu_tests::tools::{CURL, DIG, HAPROXY, NAMED, NFT, need};
 const ALLOWED: &str = "api.allowed.example";
 const OWN: &str = "own.example";
 
-const CONFIG: &str = "interfaces {
-    ethernet eth0 {
-        address dhcp
-        role wan
-    }
-    ethernet eth1 {
-        address 10.66.0.1/24
-        address fd66::1/64
-        role lan
-    }
+const POLICY: &str = "domain api.allowed.example {
+    label llm-provider
 }
-system {
-    name-server 203.0.113.1
-    ntp {
-        trust-hardware-clock
-    }
-}
-service {
-    clawgress {
-        enable
-        policy {
-            domain api.allowed.example {
-                label llm-provider
-            }
-            domain *.wild.example
-            ip 192.0.2.7/32
-            port 80
-            port 443
-            host agent-2 {
-                source 10.66.0.8/32
-                domain own.example
-                port 443
-            }
-        }
-    }
-}
-";
+domain *.wild.example
+ip 192.0.2.7/32
+port 80
+port 443
+host agent-2 {
+    source 10.66.0.8/32
+    domain own.example
+    port 443
+}";
 
 /// Everything around the box, and the box.
 pub(crate) struct Scene {
@@ -90,7 +66,7 @@ impl Scene {
         let captured = lab.capture_at(case, &host, &outside)?;
         let logs = case.log_directory("daemons")?;
         let stack = case.step("everything starts", || {
-            Stack::start(&lab, host, CONFIG, &logs)
+            Stack::start(&lab, host, &enforcing(POLICY), &logs)
         })?;
         case.step("the configuration's policy comes into force", || {
             stack.wait_for_revision(1)

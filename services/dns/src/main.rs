@@ -18,14 +18,10 @@ use sd_notify::NotifyState;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    match service::begin::<Config>(env!("CARGO_PKG_VERSION")) {
-        Ok(config) => service::end(serve(config).await),
-        Err(code) => code,
-    }
+    service::run(env!("CARGO_PKG_VERSION"), serve).await
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
-    let mut stop = Stop::listen().context("listening for the signal to stop")?;
+async fn serve(config: Config, mut stop: Stop) -> anyhow::Result<()> {
     let mut doors = vec![Bound::at(config.front, Door::Front)?];
     for address in &config.agents {
         doors.push(Bound::at(*address, Door::Agents)?);

@@ -4,13 +4,10 @@
 
 use std::process::ExitCode;
 
-use clawgress_enforcer::daemon::{config::Config, serve};
+use clawgress_enforcer::daemon::serve;
 use clawgress_link::service;
 
 #[tokio::main(worker_threads = 2)]
 async fn main() -> ExitCode {
-    match service::begin::<Config>(env!("CARGO_PKG_VERSION")) {
-        Ok(config) => service::end(serve(config).await),
-        Err(code) => code,
-    }
+    service::run(env!("CARGO_PKG_VERSION"), serve).await
 }

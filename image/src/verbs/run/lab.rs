@@ -21,37 +21,16 @@ use crate::assemble::Dist;
 use crate::binaries::project_root;
 
 /// One site is allowed, so that a first allow and a first deny are one command each.
-pub(super) const CONFIG: &str = "interfaces {
-    ethernet eth0 {
-        address dhcp
-        role wan
-    }
-    ethernet eth1 {
-        address 10.66.0.1/24
-        address fd66::1/64
-        role lan
-    }
+const POLICY: &str = "domain api.allowed.example {
+    label llm-provider
 }
-system {
-    name-server 203.0.113.1
-    ntp {
-        trust-hardware-clock
-    }
+domain *.wild.example
+port 80
+port 443";
+
+pub(super) fn configuration() -> String {
+    qemu_tests::configuration::enforcing(POLICY)
 }
-service {
-    clawgress {
-        enable
-        policy {
-            domain api.allowed.example {
-                label llm-provider
-            }
-            domain *.wild.example
-            port 80
-            port 443
-        }
-    }
-}
-";
 
 /// How long an emulated machine may take to its console.
 const CONSOLE_APPEARS: Duration = Duration::from_secs(10);

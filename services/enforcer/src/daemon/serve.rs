@@ -24,8 +24,7 @@ use crate::pins::Pinner;
 const ORDERS: usize = 16;
 
 /// Runs until SIGTERM or SIGINT.
-pub async fn serve(config: Config) -> anyhow::Result<()> {
-    let mut stop = Stop::listen().context("listening for the signal to stop")?;
+pub async fn serve(config: Config, mut stop: Stop) -> anyhow::Result<()> {
     make_directories(&config).map_err(|error| anyhow!(error))?;
 
     let pinner = Pinner::open(&config.run("pins.journal"), config.limits(), since_boot())?;

@@ -22,8 +22,26 @@ struct Arguments {
     config: Option<PathBuf>,
 }
 
+/// The whole of a daemon: its configuration is read, `serve` does its work until the stop is requested, and how that
+/// ended is told.
+pub async fn run<C, W, E>(version: &'static str, serve: impl FnOnce(C, Stop) -> W) -> ExitCode
+where
+    C: Configuration,
+    W: Future<Output = Result<(), E>>,
+    E: Display,
+{
+    let config = match begin(version) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    match Stop::listen() {
+        Ok(stop) => end(serve(config, stop).await),
+        Err(error) => end(Err(format!("listening for the signal to stop: {error}"))),
+    }
+}
+
 /// Reads the command line, begins to log, and reads the configuration; an error is told and is the exit code.
-pub fn begin<C: Configuration>(version: &'static str) -> Result<C, ExitCode> {
+fn begin<C: Configuration>(version: &'static str) -> Result<C, ExitCode> {
     let command = Arguments::command()
         .name(C::PROGRAM)
         .about(C::ABOUT)
@@ -44,7 +62,7 @@ pub fn begin<C: Configuration>(version: &'static str) -> Result<C, ExitCode> {
 }
 
 /// Tells how the work ended.
-pub fn end<E: Display>(result: Result<(), E>) -> ExitCode {
+fn end<E: Display>(result: Result<(), E>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -62,6 +80,7 @@ pub struct Stop {
 }
 
 impl Stop {
+    /// For a process that is no daemon with a configuration of its own.
     pub fn listen() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
