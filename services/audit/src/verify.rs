@@ -56,6 +56,9 @@ pub struct Report {
     pub unsigned: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_checkpoint: Option<Checkpoint>,
+    /// Anchors that nothing here can be held against: what they speak of is gone by retention.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unproven: Vec<String>,
     pub faults: Vec<Fault>,
 }
 
@@ -87,6 +90,10 @@ struct Walk {
     /// Numbers of the anchors, so that no others are kept.
     awaited: Vec<u64>,
     store: Option<String>,
+    /// Of all segments the last: it alone may lack its seal.
+    is_last: bool,
+    /// The highest segment of which only its seal is left.
+    last_pruned: Option<u64>,
 }
 
 /// Reads the whole store.
@@ -131,8 +138,12 @@ pub fn verify(directory: &Path, trust: &Trust<'_>) -> Result<Report, DiskError> 
             .filter_map(|(_, anchor)| Some(anchor.as_ref().ok()?.number))
             .collect(),
         store: None,
+        is_last: false,
+        last_pruned: None,
     };
+    let last = files.keys().next_back().copied();
     for (number, name) in &files {
+        walk.is_last = Some(*number) == last;
         let path = directory.join(name);
         let mut bytes = std::fs::read(&path).map_err(DiskError::of("reading", path))?;
         match trust.growing {
@@ -156,6 +167,10 @@ pub fn verify(directory: &Path, trust: &Trust<'_>) -> Result<Report, DiskError> 
             None,
             "there is no segment in it".to_owned(),
         );
+    }
+    if trust.growing.is_none() && walk.report.checkpoints == 0 && walk.report.events > 0 {
+        let what = format!("none of its {} events is signed", walk.report.events);
+        walk.fault("the store", None, None, what);
     }
     for (text, anchor) in &anchors {
         walk.anchor(text, anchor.as_ref());
@@ -236,6 +251,11 @@ impl Walk {
     /// All that is left of a segment is what it was sealed with.
     fn pruned(&mut self, number: u64, name: &str, bytes: &[u8]) {
         self.report.pruned += 1;
+        self.last_pruned = Some(number);
+        if self.report.segments > 0 {
+            let what = "retention takes the oldest first, and older segments are whole: this one was removed otherwise";
+            self.fault(name, None, None, what.to_owned());
+        }
         let before = self.before.take();
         let checkpoint = match self.checkpoint(bytes) {
             Ok(checkpoint) => checkpoint,
@@ -294,15 +314,16 @@ impl Walk {
             return;
         }
         let last = self.last_checkpoint.as_ref().map_or(0, |last| last.number);
-        let pruned = self.report.pruned > 0
-            && anchor.number < last
-            && !self.met.contains_key(&anchor.number);
         let fault = if self.met.contains_key(&anchor.number) {
             "the store has another one of that number: it was written anew"
         } else if anchor.number > last {
             "the store ends before it: its end was cut off, or an older copy was put back"
-        } else if pruned {
-            // It lay in a segment that is gone by retention; the segments' seals still hold the chain.
+        } else if self
+            .last_pruned
+            .is_some_and(|pruned| anchor.segment <= pruned)
+        {
+            // The segments' seals still hold the chain; of this one nobody can tell any more.
+            self.report.unproven.push(what);
             return;
         } else {
             "the store has none of that number"

@@ -86,6 +86,14 @@ impl Walk {
                 }
             }
         }
+        if !sealed && !self.is_last {
+            self.fault(
+                name,
+                None,
+                None,
+                "it has no seal, and a segment follows: its checkpoints were removed".to_owned(),
+            );
+        }
         // Behind a fault that no checkpoint closed, nothing is known of the end; the next one is not held against it.
         if broken {
             self.before = None;
@@ -177,6 +185,21 @@ impl Walk {
                 return None;
             }
         };
+        let next = self
+            .last_checkpoint
+            .as_ref()
+            .map_or(1, |last| last.number + 1);
+        if self.counted && !*broken && checkpoint.number != next {
+            self.fault(
+                name,
+                place.0,
+                place.1,
+                format!(
+                    "checkpoint {}, and {next} would be next: checkpoints were removed",
+                    checkpoint.number
+                ),
+            );
+        }
         let since = self.last_checkpoint.as_ref().map_or(1, |last| {
             if last.segment == number {
                 last.lines + 2

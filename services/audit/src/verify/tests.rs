@@ -104,9 +104,9 @@ fn a_removed_moved_or_added_line_is_named() {
         let mut left = lines.clone();
         left.remove(removed);
         let faults = example.with(2, (left.join("\n") + "\n").as_bytes());
-        // The last one is the seal: without it the next segment does not go on from here.
+        // The last one is the seal.
         let place = if removed == lines.len() - 1 {
-            format!("{}, line 1 ", segment_name(3))
+            format!("{}: it has no seal", segment_name(2))
         } else {
             format!("{}, line {} ", segment_name(2), removed + 1)
         };
@@ -137,6 +137,61 @@ fn lines_written_anew_with_a_right_chain_fail_at_the_signature() {
     let faults = example.with(1, &rewritten);
     assert!(
         faults[0].contains("lines 1 to 7 were written anew"),
+        "{faults:?}"
+    );
+}
+
+#[test]
+fn a_log_written_anew_without_its_checkpoints_is_not_good() {
+    let example = example();
+    let mut chain = Chain::genesis();
+    for segment in 1.. {
+        if !example.path(segment).exists() {
+            break;
+        }
+        let mut rewritten = Vec::new();
+        for line in example.text(segment).lines() {
+            let json = line.as_bytes()[17..].to_vec();
+            let json = match kind(&json) {
+                Some(Kind::Checkpoint) => continue,
+                Some(Kind::Head) => {
+                    let head: HeadLine = serde_json::from_slice(&json).unwrap();
+                    let previous = head.segment.previous;
+                    String::from_utf8(json)
+                        .unwrap()
+                        .replace(&previous, &chain.text())
+                        .into_bytes()
+                }
+                _ => String::from_utf8(json)
+                    .unwrap()
+                    .replace("r2\"", "rX\"")
+                    .into_bytes(),
+            };
+            chain = crate::store::line::push(chain, &json, &mut rewritten);
+        }
+        std::fs::write(example.path(segment), rewritten).unwrap();
+    }
+    let faults = example.faults(&[]);
+    assert!(faults[0].contains("it has no seal"), "{faults:?}");
+    assert!(
+        faults.last().unwrap().contains("events is signed"),
+        "{faults:?}"
+    );
+}
+
+#[test]
+fn a_seal_in_the_place_of_a_segment_in_the_middle_is_no_retention() {
+    let example = example();
+    let text = example.text(2);
+    let seal = &text.lines().last().unwrap()[17..];
+    let pruned = example.path(2).with_extension("pruned");
+    std::fs::write(&pruned, seal).unwrap();
+    std::fs::remove_file(example.path(2)).unwrap();
+    let faults = example.faults(&[]);
+    assert!(
+        faults
+            .iter()
+            .any(|fault| fault.contains("removed otherwise")),
         "{faults:?}"
     );
 }

@@ -17,4 +17,6 @@ pub use model::{
     GatewaySettings, IdentityMatch, Issuer, KeySource, Quota, QuotaMode, Quotas, Rule, RuleMode,
     Status, WhenFull,
 };
-pub use path::{MAX_PATH, PathError, canonical_path, identity_matches, is_below};
+pub use path::{
+    MAX_PATH, PathError, canonical_path, identity_matches, is_below, without_parameters,
+};

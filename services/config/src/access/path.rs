@@ -121,6 +121,18 @@ pub fn is_below(path: &str, prefix: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || prefix.ends_with('/') || rest.starts_with('/'))
 }
 
+/// A canonical path without the parameters of its segments: some servers look for them nowhere, others cut them off.
+pub fn without_parameters(path: &str) -> Cow<'_, str> {
+    if !path.contains(';') && !path.contains("%3B") {
+        return Cow::Borrowed(path);
+    }
+    let segments = path.split('/').map(|segment| {
+        let segment = segment.split(';').next().unwrap_or_default();
+        segment.split("%3B").next().unwrap_or_default()
+    });
+    Cow::Owned(segments.collect::<Vec<_>>().join("/"))
+}
+
 /// Whether an id is meant by a word of a rule; `*` stands for any run of characters, also for none.
 pub fn identity_matches(word: &str, id: &str) -> bool {
     let (word, id) = (word.as_bytes(), id.as_bytes());
@@ -212,6 +224,8 @@ mod tests {
         assert!(!is_below("/v1beta", "/v1") && !is_below("/v", "/v1"));
         assert!(is_below("/v1/chat", "/v1/") && !is_below("/v1", "/v1/"));
         assert!(is_below("/x", "/") && !is_below("*", "/"));
+        assert_eq!(without_parameters("/a;x=1/b%3Bc/d"), "/a/b/d");
+        assert!(matches!(without_parameters("/a/b"), Cow::Borrowed(_)));
     }
 
     #[test]

@@ -63,7 +63,7 @@ pub struct Verdict {
 impl Judge {
     pub async fn admit(&self, asked: Asked<'_>) -> Result<Admission, Denial> {
         let began = Instant::now();
-        let Some(snapshot) = self.snapshot() else {
+        let Some(snapshot) = self.snapshot().filter(|snapshot| snapshot.policy.enabled) else {
             return Err(Denial::of(Reason::Unavailable));
         };
         let moment = self.moment(&snapshot);
@@ -165,7 +165,7 @@ impl Judge {
         let mut reason = Reason::Unresolved;
         let mut good = Vec::with_capacity(resolved.len());
         for address in resolved {
-            match may_dial(&snapshot, subject, *address, moment) {
+            match may_dial(&snapshot, &subject.identity, subject, *address, moment) {
                 Ok(()) => good.push(*address),
                 Err(why) => reason = why,
             }
@@ -266,6 +266,7 @@ pub(super) fn judge_subject<'s>(
 
 pub(super) fn may_dial(
     snapshot: &Snapshot,
+    identity: &Identity,
     subject: &Subject,
     address: IpAddr,
     moment: policy::Moment,
@@ -273,7 +274,6 @@ pub(super) fn may_dial(
     if snapshot.policy.is_near(address) || snapshot.policy.is_unnamed_inside(address) {
         return Err(Reason::PrivateAddress);
     }
-    let identity = &subject.identity;
     let decision = judge_subject(snapshot, identity, subject, &[address], moment);
     if !decision.allowed {
         return Err(decision.reason.unwrap_or(Reason::Revised));

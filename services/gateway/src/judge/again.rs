@@ -11,6 +11,9 @@ impl Judge {
     /// Whether a flow may go on.
     pub fn judge_open(&self, subject: &Subject) -> Result<(), Reason> {
         let snapshot = self.snapshot().ok_or(Reason::Unavailable)?;
+        if !snapshot.policy.enabled {
+            return Err(Reason::Unavailable);
+        }
         let moment = self.moment(&snapshot);
         let identity = snapshot
             .directory
@@ -19,6 +22,13 @@ impl Judge {
                 clawgress_identity::Refusal::Disabled => Reason::AgentDisabled,
                 _ => Reason::NoIdentity,
             })?;
+        // A key that was rotated away, a token whose time is over.
+        if identity
+            .expires
+            .is_some_and(|expires| moment.now >= expires)
+        {
+            return Err(Reason::NoIdentity);
+        }
         if self.blocked.load().holds(&identity.agent_id) {
             return Err(Reason::Blocked);
         }
@@ -33,7 +43,7 @@ impl Judge {
             return Err(Reason::Protocol);
         }
         match subject.dialled.load().as_deref() {
-            Some(address) => may_dial(&snapshot, subject, *address, moment),
+            Some(address) => may_dial(&snapshot, &identity, subject, *address, moment),
             None => Ok(()),
         }
     }

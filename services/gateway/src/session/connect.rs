@@ -157,6 +157,8 @@ pub(super) async fn addresses(
     worker: &Worker,
     subject: &Subject,
 ) -> Result<Vec<std::net::IpAddr>, Denial> {
+    // It is listed by now: what changed before, while it waited to be admitted, cut nothing.
+    worker.judge.judge_open(subject).map_err(Denial::of)?;
     let judged = match &subject.host {
         Host::Name(name) => {
             let found = worker.resolver.addresses(name).await.map_err(|error| {

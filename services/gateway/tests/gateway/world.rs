@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clawgress_audit::queue::{Queue, Settings};
-use clawgress_config::access::{Access, Agent, AuthType, Quotas, Status};
+use clawgress_config::access::{Access, Agent, AuthType, GatewaySettings, Quotas, Status};
 use clawgress_config::policy::Policy;
 use clawgress_gateway::judge::{Blocked, Compiled, Judge, Snapshot};
 use clawgress_gateway::worker::Limits;
@@ -45,7 +45,13 @@ impl World {
                 deny_log: true,
             },
             name_servers: Vec::new(),
-            access: Access::default(),
+            access: Access {
+                gateway: GatewaySettings {
+                    enabled: true,
+                    ..GatewaySettings::default()
+                },
+                ..Access::default()
+            },
         };
         Self {
             revision,

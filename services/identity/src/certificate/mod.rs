@@ -126,7 +126,7 @@ impl Authorities {
             .map_err(|error| refusal_of(&error))?;
         Ok(Proved {
             names: names_of(&certificate)?,
-            serial: text::hex(certificate.serial()),
+            serial: plain_serial(&text::hex(certificate.serial())).to_owned(),
             fingerprint: format!(
                 "sha256:{}",
                 text::hex(
@@ -170,5 +170,13 @@ fn refusal_of(error: &webpki::Error) -> Refusal {
         // Nobody can say whether it was revoked.
         Error::UnknownRevocationStatus | Error::CrlExpired { .. } => Refusal::Unavailable,
         _ => Refusal::Malformed,
+    }
+}
+
+/// A serial number as everybody writes it: the encoding's leading zeros are no part of the number.
+pub fn plain_serial(hex: &str) -> &str {
+    match hex.trim_start_matches("00") {
+        "" => "00",
+        plain => plain,
     }
 }

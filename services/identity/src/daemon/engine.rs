@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use clawgress_config::access::{Access, AuthType, Issuer, KeySource};
 use clawgress_identity::admin::{Key, Reply, Request, Status, Wish};
 use clawgress_identity::api_key::Fresh;
+use clawgress_identity::certificate::plain_serial;
 use clawgress_identity::snapshot::{self, RevokedToken, Snapshot};
 use clawgress_identity::token::{Grant, SigningKey};
 use clawgress_identity::{CredentialKey, Directory};
@@ -180,7 +181,13 @@ impl Engine {
                 {
                     bail!("serial is no hex number; write it as events show it");
                 }
-                inner.store.revoke_certificate(&serial, now)?;
+                // An odd number of digits is one whose first zero was left out.
+                let even = if serial.len() % 2 == 1 {
+                    format!("0{serial}")
+                } else {
+                    serial
+                };
+                inner.store.revoke_certificate(plain_serial(&even), now)?;
                 Reply::Done
             }
             Request::RotateSigningKey => {

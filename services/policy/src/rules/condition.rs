@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 
-use clawgress_config::access::{Action, is_below};
+use clawgress_config::access::{Action, RuleMode, is_below, without_parameters};
 
 use super::{Request, build::Rule};
 use crate::{Moment, Reason, Window, Zone};
@@ -37,11 +37,12 @@ impl<'z> Clock<'z> {
     }
 
     /// While the clock can't be trusted, what allows is shut and what denies is not.
-    fn judge(&self, window: Window, action: Action) -> Result<(), Reason> {
+    fn judge(&self, window: Window, denies: bool) -> Result<(), Reason> {
         if !self.moment.trusted {
-            return match action {
-                Action::Allow => Err(Reason::ClockUntrusted),
-                Action::Deny => Ok(()),
+            return if denies {
+                Ok(())
+            } else {
+                Err(Reason::ClockUntrusted)
             };
         }
         let wall = *self.wall.get_or_init(|| self.zone.wall(self.moment.now));
@@ -63,7 +64,7 @@ impl Rule {
         if !self.path_fits(request) {
             return Fit::Path;
         }
-        match self.window.map(|window| clock.judge(window, self.action)) {
+        match self.window.map(|window| clock.judge(window, self.denies())) {
             Some(Err(reason)) => Fit::Shut(reason),
             _ => Fit::Yes,
         }
@@ -87,7 +88,13 @@ impl Rule {
         }
         match request.path {
             Some(path) if !request.tunnel => {
-                self.prefixes.iter().any(|prefix| is_below(path, prefix))
+                let below = |path: &str| self.prefixes.iter().any(|prefix| is_below(path, prefix));
+                // Servers read parameters of segments in two ways: what denies holds for either, what allows for both.
+                let bare = without_parameters(path);
+                match self.action {
+                    Action::Deny => below(path) || below(&bare),
+                    Action::Allow => below(path) && below(&bare),
+                }
             }
             _ => self.denies_unseen(),
         }
@@ -96,6 +103,11 @@ impl Rule {
     /// Whether it denies requests by something that a tunnel hides.
     fn denies_unseen(&self) -> bool {
         let by_method = self.methods.iter().any(|method| &**method != CONNECT);
-        self.action == Action::Deny && (by_method || !self.prefixes.is_empty())
+        self.denies() && (by_method || !self.prefixes.is_empty())
+    }
+
+    /// Whether what can't be judged is denied by it. In mode report it would let pass instead.
+    fn denies(&self) -> bool {
+        self.action == Action::Deny && self.mode == RuleMode::Enforce
     }
 }

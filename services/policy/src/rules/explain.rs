@@ -111,8 +111,10 @@ impl Rules {
         told.extend(disabled.map(|(_, rule)| considered(rule, Why::Disabled)));
         match (allowlist::judge(index, request, moment).allowed, reported) {
             (Ok(()), _) => told.push(last(POLICY_JSON, Action::Allow, Why::Decides)),
-            (Err(_), Some(rule)) => told.push(considered(rule, Why::LetsPass)),
-            (Err(reason), None) => {
+            (Err(Reason::NotAllowlisted), Some(rule)) => {
+                told.push(considered(rule, Why::LetsPass));
+            }
+            (Err(reason), _) => {
                 let reason = match shut {
                     Some(shut) if reason == Reason::NotAllowlisted => shut,
                     _ => reason,

@@ -147,7 +147,8 @@ impl Rules {
                 plain_tunnel: false,
                 upgrade: false,
             },
-            (Err(_), Some(rule)) => Decision {
+            // A window, a port or a clock in the way is no matter of a rule that is only tried.
+            (Err(Reason::NotAllowlisted), Some(rule)) => Decision {
                 allowed: true,
                 policy_id: &rule.id,
                 version: rule.version,
@@ -158,7 +159,7 @@ impl Rules {
                 plain_tunnel: rule.plain_tunnel,
                 upgrade: rule.upgrade,
             },
-            (Err(reason), None) => {
+            (Err(reason), _) => {
                 // A rule that is shut says more than that there is none.
                 let reason = match search.shut() {
                     Some(shut) if reason == Reason::NotAllowlisted => shut,

@@ -7,7 +7,7 @@ use clawgress_config::Cidr;
 use clawgress_config::access::{Access, Action, Agent, IdentityMatch, Rule, RuleMode, Status};
 use clawgress_config::policy::{Day, TimeOfDay, TimeWindow};
 use clawgress_policy::rules::Why;
-use clawgress_policy::{Host, Moment, Request, Window};
+use clawgress_policy::{Host, Moment, Reason, Request, Window};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -175,6 +175,8 @@ fn holds(networks: &std::collections::BTreeSet<Cidr>, address: IpAddr) -> bool {
 /// Whether a rule matches, from the words of its definition.
 fn matches(rule: &Rule, asked: &Asked, moment: Moment) -> bool {
     let deny = rule.action == Action::Deny;
+    // What is only tried matches what it sees, and nothing else.
+    let strict = deny && rule.mode == RuleMode::Enforce;
     let identity = [
         &rule.identity.agents,
         &rule.identity.teams,
@@ -201,13 +203,13 @@ fn matches(rule: &Rule, asked: &Asked, moment: Moment) -> bool {
         rule.methods.iter().any(|method| method != "CONNECT") || !rule.path_prefixes.is_empty();
     let method = rule.methods.is_empty()
         || (asked.tunnel && rule.methods.contains("CONNECT"))
-        || (hidden && deny && by_what_hides)
+        || (hidden && strict && by_what_hides)
         || (!hidden
             && asked
                 .seen
                 .is_some_and(|(method, _)| rule.methods.contains(method)));
     let path = rule.path_prefixes.is_empty()
-        || (hidden && deny && by_what_hides)
+        || (hidden && strict && by_what_hides)
         || (!hidden
             && asked.seen.is_some_and(|(_, path)| {
                 rule.path_prefixes.iter().any(|prefix| {
@@ -219,7 +221,7 @@ fn matches(rule: &Rule, asked: &Asked, moment: Moment) -> bool {
         if moment.trusted {
             Window::from(window).is_open(&zone(), moment.now)
         } else {
-            deny
+            strict
         }
     });
     rule.enabled && meant && (anywhere || asked_for || leads) && port && method && path && open
@@ -228,7 +230,7 @@ fn matches(rule: &Rule, asked: &Asked, moment: Moment) -> bool {
 /// Allowed, by whom, who would have denied, whether there is an alert.
 type Said = (bool, String, Option<String>, bool);
 
-fn naive(access: &Access, asked: &Asked, listed: bool, moment: Moment) -> Said {
+fn naive(access: &Access, asked: &Asked, listed: Option<Reason>, moment: Moment) -> Said {
     let disabled = access
         .agents
         .get(asked.ids[0])
@@ -258,9 +260,9 @@ fn naive(access: &Access, asked: &Asked, listed: bool, moment: Moment) -> Said {
         );
     }
     match (listed, reported) {
-        (true, reported) => (true, "policy.json".to_owned(), reported.cloned(), alert),
-        (false, Some(id)) => (true, id.clone(), Some(id.clone()), alert),
-        (false, None) => (false, "default-deny".to_owned(), None, false),
+        (None, reported) => (true, "policy.json".to_owned(), reported.cloned(), alert),
+        (Some(Reason::NotAllowlisted), Some(id)) => (true, id.clone(), Some(id.clone()), alert),
+        (Some(_), _) => (false, "default-deny".to_owned(), None, false),
     }
 }
 
@@ -308,7 +310,7 @@ proptest! {
                 ];
             }
             let request = asked.request();
-            let listed = bare.rules.decide(&bare.index, &request, moment).allowed;
+            let listed = bare.rules.decide(&bare.index, &request, moment).reason;
             let expected = naive(&access, &asked, listed, moment);
             let decision = world.rules.decide(&world.index, &request, moment);
             let said = (

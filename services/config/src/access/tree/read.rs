@@ -198,6 +198,16 @@ fn rule(reader: &mut Reader, _: &str, node: &Node) -> Option<Rule> {
             projects: ids("project"),
             environments: ids("environment"),
         };
+        // An allowance whose last agent was deleted must not become everybody's.
+        if identity == IdentityMatch::default() {
+            reader.below_node("identity", node, |reader, node| {
+                reader.report(
+                    node,
+                    "it names nobody, which would mean everybody".to_owned(),
+                    "add the agents, teams, projects or environments that are meant, or delete identity".to_owned(),
+                );
+            });
+        }
     }
     let domains = reader.domains(node, |_, _, _| ()).into_keys().collect();
     let networks = reader.networks(node, "network", values_of::network);
