@@ -127,7 +127,13 @@ impl Build<'_> {
     /// Without their sources; and the one that stands for everybody else.
     fn principals(&mut self) -> Result<(Vec<Principal>, Principal), IndexError> {
         let revision = self.revision;
-        let (hosts, lan) = (&revision.policy.hosts, &revision.network.lan);
+        let hosts = &revision.policy.hosts;
+        // `identity strict`: who is no host is nobody.
+        let lan: &[LanCard] = if revision.access.strict {
+            &[]
+        } else {
+            &revision.network.lan
+        };
         if hosts.len() + lan.len() > MOST_PRINCIPALS {
             return Err(self.too_many("hosts and LAN cards", MOST_PRINCIPALS));
         }
@@ -358,7 +364,8 @@ impl Build<'_> {
             if let Some(host) = self.sharing(principal) {
                 warnings.push(format!(
                     "{}: host {host} is among agents of the global policy; a host that takes another address is held to \
-                     its own only as long as its hardware address is true: give hosts a card of their own",
+                     its own only as long as its hardware address is true: set service clawgress identity strict, or give hosts a \
+                     card of their own",
                     principal.name
                 ));
             }

@@ -25,6 +25,16 @@ fn whose<'i>(index: &'i Index, address: &str) -> Option<&'i str> {
 }
 
 #[test]
+fn strictly_who_is_no_host_is_nobody() {
+    let mut strict = revision(hosts(&[("one", &["192.168.10.10/32"])]));
+    strict.access.strict = true;
+    let index = Index::of(&strict).unwrap();
+    assert_eq!(whose(&index, "192.168.10.10"), Some("one"));
+    assert_eq!(whose(&index, "192.168.10.11"), None);
+    assert!(index.warnings().is_empty(), "{:?}", index.warnings());
+}
+
+#[test]
 fn the_most_specific_source_wins_and_the_card_has_the_rest() {
     let index = index(hosts(&[
         ("one", &["192.168.10.10/32", "2001:db8:10::a/128"]),
