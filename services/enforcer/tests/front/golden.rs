@@ -93,3 +93,12 @@ fn haproxy_is_asked_which_state_it_has() {
         Some("Unknown map identifier.")
     );
 }
+
+/// Its sandbox forbids memory that is written and run, which is what haproxy makes of every regular expression.
+#[test]
+fn no_expression_is_compiled_in_the_sandbox() {
+    let config = rendered(&revision(POLICY)).config;
+    for word in ["reg(", "regsub(", "_reg ", "-m reg", "regim"] {
+        assert!(!config.contains(word), "{word}");
+    }
+}

@@ -331,3 +331,22 @@ end
 core.register_filter("clawgress_watch", Watch, function(watch)
 	return watch
 end)
+
+-- What a Connection header may say without naming other headers.
+local PLAIN = { ["close"] = true, ["keep-alive"] = true, ["upgrade"] = true }
+
+core.register_fetches("clawgress_connection", function(txn)
+  for at = 1, txn.f:req_fhdr_cnt("connection") do
+    local line = txn.f:req_fhdr("connection", at)
+    if line == nil then
+      return "odd"
+    end
+    for token in string.gmatch(line .. ",", "([^,]*),") do
+      local word = string.lower(string.match(token, "^%s*(.-)%s*$"))
+      if word ~= "" and not PLAIN[word] then
+        return "odd"
+      end
+    end
+  end
+  return "plain"
+end)
