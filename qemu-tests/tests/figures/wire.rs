@@ -85,7 +85,7 @@ fn names_judged_on_the_wire() {
         let config = scene.stack.file(
             "plain.cfg",
             &format!(
-                "global\n  maxconn 20000\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n\
+                "global\n  maxconn 2000\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n\
                  frontend all\n  bind 10.66.0.250:443\n  default_backend site\nbackend site\n  server site {address}:443\n"
             ),
         )?;
