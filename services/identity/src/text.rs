@@ -1,4 +1,4 @@
-//! Bytes as text and back: base64 with exactly one spelling for each content, and hex.
+//! Bytes as text and back: base64 with exactly one spelling for each content.
 //!
 //! A second spelling of the same bytes would be a second name for one credential, so it is refused.
 
@@ -19,17 +19,6 @@ pub(crate) fn from_base64(text: &str) -> Option<Vec<u8>> {
     STANDARD.decode(text).ok()
 }
 
-pub fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            // Writing to a String can't fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -44,6 +33,5 @@ mod tests {
         for other in ["AA", "AB==", "AA=", "_-8A", "AA== "] {
             assert_eq!(from_base64(other), None, "{other:?}");
         }
-        assert_eq!(hex(&[0, 0xaf]), "00af");
     }
 }

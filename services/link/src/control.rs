@@ -3,12 +3,8 @@
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::UnixStream,
-};
 
-use crate::error::{ProbeError, within};
+use crate::{error::ProbeError, line};
 
 /// Owner clawgress-enforcer, group clawgress-policy, mode 0660.
 pub const SOCKET: &str = "/run/clawgress/enforcer/control.sock";
@@ -56,32 +52,10 @@ pub async fn ask(
     deadline: Duration,
 ) -> Result<Reply, ProbeError> {
     let doing = format!("asking clawgress-enforcer on {}", socket.display());
-    within(deadline, &doing, async {
-        let mut line =
-            serde_json::to_vec(request).map_err(|error| ProbeError::answer(&doing, error))?;
-        line.push(b'\n');
-        let mut stream = UnixStream::connect(socket)
-            .await
-            .map_err(ProbeError::io(&doing))?;
-        stream
-            .write_all(&line)
-            .await
-            .map_err(ProbeError::io(&doing))?;
-        let mut answer = Vec::new();
-        BufReader::new(stream.take(LONGEST_REPLY))
-            .read_until(b'\n', &mut answer)
-            .await
-            .map_err(ProbeError::io(&doing))?;
-        match serde_json::from_slice(&answer) {
-            Ok(Reply::Error { error }) => Err(ProbeError::answer(&doing, error)),
-            Ok(reply) => Ok(reply),
-            Err(error) => Err(ProbeError::answer(
-                &doing,
-                format!("{} bytes that are no reply: {error}", answer.len()),
-            )),
-        }
-    })
-    .await
+    match line::ask(socket, &doing, request, LONGEST_REPLY, deadline).await? {
+        Reply::Error { error } => Err(ProbeError::answer(&doing, error)),
+        reply => Ok(reply),
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

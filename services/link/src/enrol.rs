@@ -9,11 +9,10 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::UnixStream;
 
-use crate::error::{ProbeError, within};
+use crate::error::ProbeError;
 use crate::hex;
+use crate::line;
 use crate::mtls::{Credentials, CredentialsError, Role, Stored};
 
 /// Owner clawgress-identity, group clawgress, mode 0660.
@@ -164,29 +163,10 @@ pub fn is_due(stored: &Stored, now: i64) -> bool {
 
 async fn ask(socket: &Path, request: &Request) -> Result<Enrolled, ProbeError> {
     let doing = format!("asking clawgress-identity on {}", socket.display());
-    within(DEADLINE, &doing, async {
-        let mut line =
-            serde_json::to_vec(request).map_err(|error| ProbeError::answer(&doing, error))?;
-        line.push(b'\n');
-        let mut stream = UnixStream::connect(socket)
-            .await
-            .map_err(ProbeError::io(&doing))?;
-        stream
-            .write_all(&line)
-            .await
-            .map_err(ProbeError::io(&doing))?;
-        let mut answer = Vec::new();
-        BufReader::new(stream.take(LONGEST))
-            .read_until(b'\n', &mut answer)
-            .await
-            .map_err(ProbeError::io(&doing))?;
-        match serde_json::from_slice(&answer) {
-            Ok(Reply::Enrolled(enrolled)) => Ok(*enrolled),
-            Ok(Reply::Error { error }) => Err(ProbeError::answer(&doing, error)),
-            Err(error) => Err(ProbeError::answer(&doing, format!("no reply: {error}"))),
-        }
-    })
-    .await
+    match line::ask(socket, &doing, request, LONGEST, DEADLINE).await? {
+        Reply::Enrolled(enrolled) => Ok(*enrolled),
+        Reply::Error { error } => Err(ProbeError::answer(&doing, error)),
+    }
 }
 
 fn now() -> i64 {

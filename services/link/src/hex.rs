@@ -31,6 +31,7 @@ mod tests {
     #[test]
     fn there_and_back_in_one_spelling() {
         assert_eq!(encode(&[0, 0x7f, 0xff]), "007fff");
+        assert_eq!(encode(&[0, 0xaf]), "00af");
         assert_eq!(decode("007fff").unwrap(), [0, 0x7f, 0xff]);
         for wrong in ["0", "0g", "FF", "é", " 0"] {
             assert_eq!(decode(wrong), None, "{wrong}");

@@ -15,6 +15,7 @@ pub mod error;
 pub mod front;
 pub mod health;
 pub mod hex;
+mod line;
 pub mod mtls;
 pub mod pins;
 pub mod reload;

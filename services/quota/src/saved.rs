@@ -7,11 +7,12 @@
 //! Connections are not in it: they end with the process that holds them.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use clawgress_config::policy::Period;
+use clawgress_link::durable::{self, FileError};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::ledger::{KINDS, Ledger};
@@ -52,6 +53,8 @@ pub enum SavedError {
     },
     #[error("reading the counts {path}: {what}; remove the file to begin at nothing", path = path.display())]
     Content { path: PathBuf, what: String },
+    #[error(transparent)]
+    Write(#[from] FileError),
 }
 
 impl Ledger {
@@ -249,26 +252,8 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, SavedError> {
 }
 
 fn write<T: Serialize>(counts: &T, path: &Path) -> Result<(), SavedError> {
-    let aside = path.with_extension("new");
     let bytes = serde_json::to_vec(counts).map_err(|error| content(path, error.to_string()))?;
-    let written = write_synced(&aside, &bytes)
-        .map_err(failed("writing", &aside))
-        .and_then(|()| fs::rename(&aside, path).map_err(failed("putting in place", path)));
-    if let Err(error) = written {
-        // What is left aside is never read, so failing to remove it harms nothing.
-        fs::remove_file(&aside).ok();
-        return Err(error);
-    }
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    File::open(directory)
-        .and_then(|directory| directory.sync_all())
-        .map_err(failed("syncing the directory", directory))
-}
-
-fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
+    Ok(durable::replace(path, &bytes)?)
 }
 
 fn failed<'p>(doing: &'static str, path: &'p Path) -> impl FnOnce(io::Error) -> SavedError + 'p {

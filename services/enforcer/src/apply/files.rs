@@ -86,23 +86,6 @@ pub fn keep_only(directory: &Path, names: &[&str]) -> Result<(), FileError> {
     Ok(())
 }
 
-/// Replaces a file so that it survives a loss of power: it has the old text then, or the new.
-pub fn write_durably(path: &Path, text: &[u8]) -> Result<(), FileError> {
-    let aside = path.with_extension("new");
-    let doing = "writing";
-    let mut options = OpenOptions::new();
-    options.create(true).write(true).truncate(true).mode(0o600);
-    let mut file = options.open(&aside).map_err(failed(doing, &aside))?;
-    file.write_all(text).map_err(failed(doing, &aside))?;
-    file.sync_all().map_err(failed(doing, &aside))?;
-    fs::rename(&aside, path).map_err(failed("putting in place", path))?;
-    if let Some(parent) = path.parent() {
-        let directory = fs::File::open(parent).map_err(failed("opening", parent))?;
-        directory.sync_all().map_err(failed("writing", parent))?;
-    }
-    Ok(())
-}
-
 fn make_parents(directory: &Path, path: &Path, group: Option<u32>) -> Result<(), FileError> {
     match path.parent() {
         Some(parent) if parent != directory && !parent.exists() => make_directory(parent, group),

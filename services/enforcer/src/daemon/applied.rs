@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::apply::files::{self, FileError};
+use clawgress_link::durable::{self, FileError};
 
 /// Its file, in the run directory.
 pub(super) const APPLIED: &str = "applied.json";
@@ -33,6 +33,6 @@ impl Applied {
 
     pub(super) fn write(&self, path: &Path) -> Result<(), FileError> {
         let text = serde_json::to_vec(self).unwrap_or_default();
-        files::write_durably(path, &text)
+        durable::replace(path, &text)
     }
 }

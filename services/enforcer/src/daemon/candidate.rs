@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use clawgress_link::hex;
 use clawgress_policy::{Index, Moment, Revision};
 use sha2::{Digest, Sha256};
 
@@ -104,11 +105,7 @@ fn digest(file: &Path) -> Result<Arc<str>, String> {
             length => hash.update(buffer.get(..length).unwrap_or_default()),
         }
     }
-    let hex = hash
-        .finalize()
-        .iter()
-        .fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
-    Ok(hex.into())
+    Ok(hex::encode(&hash.finalize()).into())
 }
 
 /// What the cards have right now, whoever gave it to them.

@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 
 use clawgress_config::policy::{Cap, DomainPattern, Period};
 use clawgress_link::control::CapUse;
+use clawgress_link::durable::{self, FileError};
 use clawgress_policy::{Index, Moment};
 use jiff::Timestamp;
 use jiff::tz::{TimeZone, TimeZoneDatabase};
 use serde::{Deserialize, Serialize};
 
 use super::shared::CapKey;
-use crate::apply::files::{self, FileError};
 use crate::kernel::objects::Quota;
 use crate::plan::{Counted, What};
 
@@ -200,7 +200,7 @@ impl Book {
         }
         let entries: Vec<&Entry> = self.entries.values().collect();
         let text = serde_json::to_vec(&entries).unwrap_or_default();
-        files::write_durably(&self.path, &text)?;
+        durable::replace(&self.path, &text)?;
         self.dirty = false;
         Ok(())
     }

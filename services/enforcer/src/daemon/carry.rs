@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use clawgress_link::durable;
 use clawgress_policy::Moment;
 
 use super::candidate::Candidate;
@@ -10,7 +11,6 @@ use super::caps::{self, Book};
 use super::keeper::Keeper;
 use super::observe;
 use super::shared::Standing;
-use crate::apply::files;
 use crate::kernel::{KernelError, names, objects};
 use crate::pins::Pinner;
 use crate::plan::layout::{self, TABLE};
@@ -35,7 +35,7 @@ impl Keeper {
     /// From here on this number belongs to one plan alone, also after a restart.
     pub(super) fn spend_generation(&mut self, generation: u32) -> Result<(), String> {
         let path = self.spent_path();
-        files::write_durably(&path, generation.to_string().as_bytes())
+        durable::replace(&path, generation.to_string().as_bytes())
             .map_err(|error| error.to_string())?;
         self.generation = generation;
         Ok(())

@@ -6,11 +6,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clawgress_link::durable::{self, FileError};
 use clawgress_policy::Moment;
 use nix::time::{ClockId, clock_gettime};
 
 use super::discipline::is_disciplined;
-use crate::apply::files;
 
 /// How often the believed time is written down.
 const KEEP_EVERY: u64 = 60;
@@ -88,12 +88,12 @@ impl Clock {
     }
 
     /// Called each second: writes the time down now and then.
-    pub(super) fn keep(&mut self, moment: Moment) -> Result<(), files::FileError> {
+    pub(super) fn keep(&mut self, moment: Moment) -> Result<(), FileError> {
         let now = since_boot();
         if !moment.trusted || (self.kept_at != 0 && now < self.kept_at + KEEP_EVERY) {
             return Ok(());
         }
-        files::write_durably(&self.path, format!("{}\n", moment.now).as_bytes())?;
+        durable::replace(&self.path, format!("{}\n", moment.now).as_bytes())?;
         self.kept = moment.now;
         self.kept_at = now.max(1);
         Ok(())

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clawgress_link::control::{Report, Status};
+use clawgress_link::durable;
 use clawgress_policy::Moment;
 use sd_notify::NotifyState;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -17,7 +18,6 @@ use super::applied::Applied;
 use super::candidate::Candidate;
 use super::clock::{Clock, until_next_second};
 use super::shared::{InForce, Loaded, Shared};
-use crate::apply::files;
 use crate::apply::stages::Stages;
 use crate::front::Rendered;
 use crate::kernel::{Socket, sets};
@@ -245,7 +245,7 @@ impl Keeper {
         let mut stages = Stages::of(self.highest);
         let begun = std::time::Instant::now();
         // Before anything else: a restart must not undo it.
-        let held = files::write_durably(&self.held_path(), b"");
+        let held = durable::replace(&self.held_path(), b"");
         let sealed = self.seal("on order").await;
         let sealed = sealed.and(held.map_err(|error| error.to_string()));
         let told = sealed.map(|()| ((), "all chains drop, forwarding is off".to_owned()));

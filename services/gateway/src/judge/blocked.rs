@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use clawgress_link::durable::{self, FileError};
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -23,8 +24,10 @@ pub enum BlockedError {
         path: PathBuf,
         source: serde_json::Error,
     },
-    #[error("writing who is blocked to {}: {source}", path.display())]
-    Write { path: PathBuf, source: io::Error },
+    #[error("writing who is blocked: {0}")]
+    Write(#[from] FileError),
+    #[error("writing who is blocked: {0}")]
+    Unwritable(serde_json::Error),
 }
 
 impl Blocked {
@@ -51,21 +54,8 @@ impl Blocked {
 
     /// On disk when it returns.
     pub fn write(&self, path: &Path) -> Result<(), BlockedError> {
-        let failed = |source| BlockedError::Write {
-            path: path.to_owned(),
-            source,
-        };
-        let text = serde_json::to_vec(self).map_err(|error| failed(error.into()))?;
-        let beside = path.with_extension("new");
-        fs::write(&beside, text).map_err(failed)?;
-        fs::File::open(&beside)
-            .and_then(|file| file.sync_all())
-            .map_err(failed)?;
-        fs::rename(&beside, path).map_err(failed)?;
-        let directory = path.parent().unwrap_or(Path::new("/"));
-        fs::File::open(directory)
-            .and_then(|directory| directory.sync_all())
-            .map_err(failed)
+        let text = serde_json::to_vec(self).map_err(BlockedError::Unwritable)?;
+        Ok(durable::replace(path, &text)?)
     }
 }
 

@@ -8,6 +8,7 @@ mod validity;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use clawgress_link::hex;
 use clawgress_policy::Moment;
 use rustls::crypto::{WebPkiSupportedAlgorithms, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
@@ -20,7 +21,6 @@ use webpki::{
 pub use ask::AskForCertificate;
 
 use crate::refusal::Refusal;
-use crate::text;
 
 /// The agent's own and what leads to an authority.
 const LONGEST_CHAIN: usize = 6;
@@ -126,10 +126,10 @@ impl Authorities {
             .map_err(|error| refusal_of(&error))?;
         Ok(Proved {
             names: names_of(&certificate)?,
-            serial: plain_serial(&text::hex(certificate.serial())).to_owned(),
+            serial: plain_serial(&hex::encode(certificate.serial())).to_owned(),
             fingerprint: format!(
                 "sha256:{}",
-                text::hex(
+                hex::encode(
                     aws_lc_rs_digest(certificate.subject_public_key_info().as_ref()).as_slice()
                 )
             ),

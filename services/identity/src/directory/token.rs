@@ -4,13 +4,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use clawgress_config::access::{self, AuthType};
+use clawgress_link::hex;
 use clawgress_policy::Moment;
 
 use super::{Agent, Directory};
 use crate::cache::Cache;
 use crate::identity::{CredentialId, Identity, Proof};
 use crate::refusal::Refusal;
-use crate::text;
 use crate::token::{Algorithm, Claims, Expected, KeySet, Token};
 
 pub(super) struct Issuer {
@@ -104,7 +104,7 @@ impl Directory {
         let agent = self.agent_of(issuer, &claims)?;
         let id: Arc<str> = match &claims.id {
             Some(id) => id.as_str().into(),
-            None => format!("sha256:{}", text::hex(digest)).into(),
+            None => format!("sha256:{}", hex::encode(digest)).into(),
         };
         self.token_stands(agent, &issuer.name, &claims.key, &id, claims.issued)?;
         let identity = agent.identity(

@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use clawgress_config::{Document, Invalid, MAX_BYTES};
+use clawgress_link::hex;
 use sha2::{Digest, Sha256};
 
 use crate::daemon::files::{self, FileError};
@@ -67,14 +68,7 @@ fn of(path: &Path, text: &[u8]) -> Result<Taken, ConfigurationError> {
 
 /// SHA-256, in hexadecimal.
 pub(crate) fn digest(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        text.push_str(&format!("{byte:02x}"));
-        text
-    })
+    hex::encode(&Sha256::digest(bytes))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 
 use aws_lc_rs::{hmac, rand};
 
-use crate::daemon::configuration::hex;
+use clawgress_link::hex;
 
 const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 const ID_BYTES: usize = 5;
@@ -55,7 +55,7 @@ impl Pepper {
     }
 
     pub(crate) fn hash(&self, text: &str) -> String {
-        hex(hmac::sign(&self.0, text.as_bytes()).as_ref())
+        hex::encode(hmac::sign(&self.0, text.as_bytes()).as_ref())
     }
 
     /// In constant time; a hash that is no hash matches nothing.
