@@ -24,6 +24,7 @@ mod report;
 mod run;
 mod seal;
 mod server;
+mod services;
 mod status;
 mod volume;
 

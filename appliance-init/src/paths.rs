@@ -53,6 +53,8 @@ impl Paths {
         front_key = "var/lib/clawgress/tls/front.pem";
         /// The certificate alone, for everyone who pins it.
         front_certificate = "var/lib/clawgress/tls/front.crt";
+        gateway_key = "var/lib/clawgress/tls/gateway.key";
+        gateway_certificate = "var/lib/clawgress/tls/gateway.crt";
         policy_socket = "run/clawgress/policy/admin.sock";
         enforcer_socket = "run/clawgress/enforcer/control.sock";
         groups = "etc/group";

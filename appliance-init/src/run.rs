@@ -14,6 +14,7 @@ use tokio::time::sleep;
 
 use crate::board::Board;
 use crate::boot_config::{self, BootConfig};
+use crate::certificate::Holder;
 use crate::clock::since_boot_ms;
 use crate::consoles::{self, Consoles};
 use crate::daemons::{Daemon, ORDER, Patience};
@@ -21,7 +22,7 @@ use crate::machine::Machine;
 use crate::network::{self, Plan};
 use crate::paths::Paths;
 use crate::release::Release;
-use crate::{bus, certificate, enforcer, guard, reload, seal, server};
+use crate::{bus, certificate, enforcer, guard, reload, seal, server, services};
 
 /// Between two looks at the daemons: as long as agents may go on after one of them has gone.
 const WATCH: Duration = Duration::from_secs(1);
@@ -106,6 +107,7 @@ async fn boot(paths: Paths) -> std::convert::Infallible {
         misses: HashMap::new(),
         looks: 0,
         volume_missed: config.volume_missed,
+        services_begun: false,
         paths,
         board,
         release,
@@ -143,6 +145,7 @@ struct Keeper {
     misses: HashMap<&'static str, u32>,
     looks: u32,
     volume_missed: bool,
+    services_begun: bool,
 }
 
 impl Keeper {
@@ -153,6 +156,7 @@ impl Keeper {
             let whole = self.advance(patience).await;
             if whole {
                 self.resume().await;
+                self.begin_services();
             }
             self.board.refresh_addresses();
             patience = Patience::Watch;
@@ -263,6 +267,31 @@ impl Keeper {
         self.board.step(daemon.step, work).await
     }
 
+    /// Once, and not before the box enforces: nothing of theirs is needed for that.
+    fn begin_services(&mut self) {
+        if std::mem::replace(&mut self.services_begun, true) {
+            return;
+        }
+        let (paths, name, built) = (
+            self.paths.clone(),
+            self.config.system.host_name.clone(),
+            self.release.built,
+        );
+        let board = Arc::clone(&self.board);
+        tokio::spawn(async move {
+            let made = {
+                let paths = paths.clone();
+                tokio::task::spawn_blocking(move || {
+                    certificate::ensure(&paths, Holder::Gateway, &name, built)
+                })
+            };
+            if let Ok(Err(error)) = made.await {
+                board.warn([format!("making the gateway's certificate: {error:#}")]);
+            }
+            services::keep(paths, board).await;
+        });
+    }
+
     fn begin_certificate(&mut self) {
         self.certificate = Some(self.make_certificate());
     }
@@ -273,7 +302,7 @@ impl Keeper {
             self.config.system.host_name.clone(),
             self.release.built,
         );
-        tokio::task::spawn_blocking(move || certificate::ensure(&paths, &name, built))
+        tokio::task::spawn_blocking(move || certificate::ensure(&paths, Holder::Front, &name, built))
     }
 
     fn take_certificate(&mut self) -> JoinHandle<Result<String>> {

@@ -34,6 +34,26 @@ pub(crate) const PROGRAMS: &[(&str, &str, Option<&str>)] = &[
         "clawgress-dns",
         Some("usr/lib/clawgress/clawgress-dns"),
     ),
+    (
+        "clawgress-identity",
+        "clawgress-identity",
+        Some("usr/lib/clawgress/clawgress-identity"),
+    ),
+    (
+        "clawgress-quota",
+        "clawgress-quota",
+        Some("usr/lib/clawgress/clawgress-quota"),
+    ),
+    (
+        "clawgress-audit",
+        "clawgress-audit",
+        Some("usr/lib/clawgress/clawgress-audit"),
+    ),
+    (
+        "clawgress-gateway",
+        "clawgress-gateway",
+        Some("usr/lib/clawgress/clawgress-gateway"),
+    ),
     ("clawgress-cli", "clawgress", Some("usr/bin/clawgress")),
 ];
 

@@ -23,6 +23,7 @@ pub mod resolver;
 pub mod ruleset;
 pub mod seal;
 pub mod service;
+pub mod services;
 pub mod units;
 
 pub use error::ProbeError;

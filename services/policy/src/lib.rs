@@ -5,6 +5,7 @@
 pub mod address;
 pub mod clock;
 pub mod index;
+pub mod inside;
 pub mod reason;
 pub mod revision;
 pub mod rules;

@@ -4,6 +4,7 @@
 
 pub(crate) mod bounds;
 pub(crate) mod check;
+mod collector;
 mod json;
 pub mod model;
 pub(crate) mod parts;
@@ -11,6 +12,7 @@ mod path;
 pub(crate) mod tree;
 pub(crate) mod words;
 
+pub use collector::Endpoint;
 pub use json::AccessError;
 pub use model::{
     Access, Action, Agent, AuditSettings, AuthType, Durability, Environment, FailMode, Forward,

@@ -19,6 +19,7 @@ mod principal;
 mod raw;
 mod rpz;
 mod ruleset;
+mod services;
 mod shaping;
 mod statement;
 

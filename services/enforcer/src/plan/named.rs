@@ -11,7 +11,7 @@ use clawgress_policy::Revision;
 use super::{
     frame::disjoint,
     layout::{NAMED_CONF, ZONES},
-    rpz::Zones,
+    rpz::{Zones, collectors_by_name},
 };
 
 /// No answer from outside may name such an address, unless the policy does, and no server outside has one.
@@ -83,7 +83,7 @@ pub(super) fn compile(revision: &Revision, zones: &Zones) -> NamedConf {
     let text = TEMPLATE
         .replace("@POLICY@", &policy(zones))
         .replace("@INSIDE@", &inside(&allowed_networks(revision)))
-        .replace("@EXCEPT@", &except(&next_gateways(revision)))
+        .replace("@EXCEPT@", &except(&named_by_the_operator(revision)))
         .replace("@SERVERS@", &servers(&revision.name_servers))
         .replace("@RECURSION@", &recursion(&revision.name_servers))
         .replace("@ZONES@", &declarations(zones));
@@ -127,8 +127,8 @@ fn inside(allowed: &[Cidr]) -> String {
     excepted.chain(inside).collect()
 }
 
-/// By name. The front alone may ask for them.
-fn next_gateways(revision: &Revision) -> BTreeSet<String> {
+/// By name: next gateways, for which the front alone may ask, and collectors.
+fn named_by_the_operator(revision: &Revision) -> BTreeSet<String> {
     scopes(revision)
         .filter(|scope| revision.enabled && scope.judges_names_on_the_wire())
         .filter_map(|scope| scope.proxy.as_ref()?.backend.as_deref()?.rsplit_once(':'))
@@ -138,15 +138,16 @@ fn next_gateways(revision: &Revision) -> BTreeSet<String> {
             address.parse::<IpAddr>().is_err()
         })
         .map(str::to_ascii_lowercase)
+        .chain(collectors_by_name(revision).filter(|_| revision.enabled))
         .collect()
 }
 
 /// The operator named them: they may be inside.
-fn except(next_gateways: &BTreeSet<String>) -> String {
-    if next_gateways.is_empty() {
+fn except(given: &BTreeSet<String>) -> String {
+    if given.is_empty() {
         return String::new();
     }
-    let names: Vec<String> = next_gateways
+    let names: Vec<String> = given
         .iter()
         .map(|name| format!(" \"{name}\";"))
         .collect();

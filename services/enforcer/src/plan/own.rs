@@ -17,6 +17,7 @@ use super::{
     named::inside_blocks,
     raw::{prefix, wire_sources},
     ruleset::Ruleset,
+    services as own_services,
     statement::{
         accept, addresses, arrives_on, at_most, concat, count, ct_original, direction, drop,
         fib_is_not, flag, goto, ip, is, is_not, leaves_by, limit, mark_has, mark_is, meta,
@@ -139,6 +140,7 @@ pub(super) fn input(ruleset: &mut Ruleset, frame: &Frame<'_>) {
     }
     front_answers(ruleset, frame);
     agents(ruleset, frame);
+    own_services::input(ruleset, frame);
     management(ruleset, frame);
     refuse_agents(ruleset, frame);
     ruleset.rule([count("dropped_input")]);
@@ -214,7 +216,7 @@ fn agents(ruleset: &mut Ruleset, frame: &Frame<'_>) {
 }
 
 /// The packet is to an address of the very card that it came in by.
-fn own_address() -> Value {
+pub(super) fn own_address() -> Value {
     super::statement::fib("type", &["daddr", "iif"], &"local".into())
 }
 
@@ -380,6 +382,7 @@ pub(super) fn output(ruleset: &mut Ruleset, frame: &Frame<'_>) {
         ruleset.rule(leg(&[by(uid::HAPROXY), goto("judge_front")]));
         ruleset.rule(leg(&[mark_has(mark::GENERATION), goto("judge_front")]));
     }
+    own_services::output(ruleset, frame);
     ruleset.rule([count("dropped_output")]);
 }
 
@@ -423,6 +426,14 @@ fn answers(ruleset: &mut Ruleset, frame: &Frame<'_>) {
                 &[udp, tcp, ("tcp", port::SNI), ("tcp", port::HOST)],
             )],
         ));
+        let proxy = own_services::proxy_ports(frame);
+        if !proxy.is_empty() {
+            let from_proxy = vec![
+                protocol("tcp"),
+                is(payload("tcp", "sport"), numbers(proxy)),
+            ];
+            ruleset.rule(answer(&frame.lan, from_proxy));
+        }
         ruleset.rule(answer(
             &frame.lan,
             vec![is(payload("icmp", "type"), number(0))],

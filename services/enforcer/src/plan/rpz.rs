@@ -50,6 +50,7 @@ impl Zones {
             .filter_map(next_gateway)
             .filter(|next| next.address().is_none())
             .map(|next| next.host.to_ascii_lowercase())
+            .chain(collectors_by_name(revision))
             .collect();
         let mut names: Vec<&str> = index
             .allowed_patterns()
@@ -106,6 +107,14 @@ impl Zones {
             .filter(|zone| had.get(zone.file.as_str()) != Some(&zone.marker.text.as_str()))
             .collect()
     }
+}
+
+/// The audit trail asks named for them.
+pub(super) fn collectors_by_name(revision: &Revision) -> impl Iterator<Item = String> {
+    let collectors = revision.access.audit.collectors();
+    collectors
+        .filter(|collector| collector.address().is_none())
+        .map(|collector| collector.host)
 }
 
 /// Powers of two, so that a growing policy is spread anew only when it has doubled.

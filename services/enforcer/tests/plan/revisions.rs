@@ -97,6 +97,7 @@ pub(crate) fn all() -> Vec<Scene> {
         next_gateway(),
         office(),
         untrusted(),
+        services(),
     ]
 }
 
@@ -226,4 +227,19 @@ fn untrusted() -> Scene {
     );
     scene.moment = Moment::untrusted(FRIDAY);
     scene
+}
+
+/// The gateway for agents, and a trail of events that goes to collectors.
+fn services() -> Scene {
+    let mut revision = revision(
+        r#"{"version": 1, "allow": {"domains": ["api.openai.com"], "ips": ["172.20.0.0/24"], "ports": [443]}}"#,
+    );
+    revision.access = serde_json::from_value(serde_json::json!({
+        "agents": {"agent-1": {"team_id": "red", "project_id": "p", "environment": "prod",
+            "auth_type": "api_key", "status": "active"}},
+        "gateway": {"enabled": true, "tls_port": 3129},
+        "audit": {"syslog": {"to": "192.0.2.10:6514"}, "otlp": {"to": "https://Logs.example.com/v1/logs"}},
+    }))
+    .unwrap();
+    scene("services", revision, Vec::new())
 }

@@ -4,9 +4,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use clawgress_config::Cidr;
-use clawgress_config::access::{Access, Action, GatewaySettings, Quotas};
+use clawgress_config::access::{Access, GatewaySettings, Quotas};
 use clawgress_identity::{CredentialKey, Directory, Snapshot as Credentials};
 use clawgress_policy::address::is_inside;
+use clawgress_policy::inside::named_inside;
 use clawgress_policy::{
     Card, Index, IndexError, Moment, Network, Revision, Rules, RulesError, Zone,
 };
@@ -72,8 +73,7 @@ impl Compiled {
         );
         let index = Index::of(revision)?;
         let zone = Zone::named(&revision.time_zone)?;
-        let mut named_inside = named_networks(&index, &revision.access);
-        named_inside.retain(lies_inside);
+        let named_inside = named_inside(&index, &revision.access);
         Ok(Self {
             revision: revision.number,
             settings: revision.access.gateway.clone(),
@@ -121,65 +121,9 @@ impl Compiled {
     }
 }
 
-fn named_networks(index: &Index, access: &Access) -> Vec<Cidr> {
-    let of_scopes = index
-        .principals()
-        .iter()
-        .flat_map(|principal| principal.scope.ips.iter());
-    let of_rules = access
-        .rules
-        .values()
-        .filter(|rule| rule.enabled && rule.action == Action::Allow)
-        .flat_map(|rule| rule.networks.iter());
-    of_scopes.chain(of_rules).copied().collect()
-}
-
-/// A network that reaches outside (`0.0.0.0/0`) names nothing inside.
-fn lies_inside(network: &Cidr) -> bool {
-    let last = match network.address {
-        IpAddr::V4(address) => {
-            let host = u32::MAX.checked_shr(u32::from(network.length)).unwrap_or(0);
-            IpAddr::V4((u32::from(address) | host).into())
-        }
-        IpAddr::V6(address) => {
-            let host = u128::MAX
-                .checked_shr(u32::from(network.length))
-                .unwrap_or(0);
-            IpAddr::V6((u128::from(address) | host).into())
-        }
-    };
-    let first = network.network().address;
-    is_inside(first) && is_inside(last) && network.length >= if first.is_ipv4() { 8 } else { 7 }
-}
-
 fn single(address: IpAddr) -> Cidr {
     Cidr {
         address,
         length: if address.is_ipv4() { 32 } else { 128 },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_network_that_reaches_outside_names_nothing_inside() {
-        let cidr = |address: &str, length| Cidr {
-            address: address.parse().unwrap(),
-            length,
-        };
-        for (network, inside) in [
-            (cidr("10.0.0.0", 8), true),
-            (cidr("192.168.7.0", 24), true),
-            (cidr("169.254.169.254", 32), true),
-            (cidr("fd00::", 8), true),
-            (cidr("0.0.0.0", 0), false),
-            (cidr("8.0.0.0", 6), false),
-            (cidr("203.0.113.0", 24), false),
-            (cidr("::", 0), false),
-        ] {
-            assert_eq!(lies_inside(&network), inside, "{network}");
-        }
     }
 }
