@@ -52,12 +52,7 @@ impl Holder {
 }
 
 /// Makes the certificate unless one for this name is there that will do for a while.
-pub(crate) fn ensure(
-    paths: &Paths,
-    holder: Holder,
-    host_name: &str,
-    built: u64,
-) -> Result<String> {
+pub(crate) fn ensure(paths: &Paths, holder: Holder, host_name: &str, built: u64) -> Result<String> {
     // A clock that is behind the image's own birth is wrong; nothing then may look expired or not yet valid.
     let now = clock::unix_now().max(built);
     let note = fs::read_to_string(holder.certificate(paths)).ok();
@@ -198,7 +193,11 @@ mod tests {
         }
         let key = fs::read_to_string(paths.gateway_key()).unwrap();
         assert!(key.contains("PRIVATE") && !key.contains("CERTIFICATE"));
-        assert!(!fs::read_to_string(paths.front_key()).unwrap().contains(&key));
+        assert!(
+            !fs::read_to_string(paths.front_key())
+                .unwrap()
+                .contains(&key)
+        );
     }
 
     #[test]
@@ -220,7 +219,10 @@ mod tests {
             note("gw1", clock::unix_now() + DAY),
         )
         .unwrap();
-        assert_eq!(ensure(&paths, Holder::Front, "gw1", 0).unwrap(), "a new certificate");
+        assert_eq!(
+            ensure(&paths, Holder::Front, "gw1", 0).unwrap(),
+            "a new certificate"
+        );
     }
 
     #[test]

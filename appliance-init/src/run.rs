@@ -302,7 +302,9 @@ impl Keeper {
             self.config.system.host_name.clone(),
             self.release.built,
         );
-        tokio::task::spawn_blocking(move || certificate::ensure(&paths, Holder::Front, &name, built))
+        tokio::task::spawn_blocking(move || {
+            certificate::ensure(&paths, Holder::Front, &name, built)
+        })
     }
 
     fn take_certificate(&mut self) -> JoinHandle<Result<String>> {

@@ -31,6 +31,9 @@ pub(crate) enum Need {
     Iodine,
     Dns2tcp,
     Dnsperf,
+    Squid,
+    Tinyproxy,
+    Pip,
     Ptunnel,
     Hping,
 }
@@ -63,6 +66,9 @@ impl Need {
             Self::Openssl => (&["/usr/bin/openssl"], "openssl"),
             Self::Iodine => (&["/usr/sbin/iodined"], "iodine"),
             Self::Dns2tcp => (&["/usr/bin/dns2tcpd", "/usr/sbin/dns2tcpd"], "dns2tcp"),
+            Self::Squid => (&["/usr/sbin/squid"], "squid"),
+            Self::Tinyproxy => (&["/usr/bin/tinyproxy", "/usr/sbin/tinyproxy"], "tinyproxy"),
+            Self::Pip => (&["/usr/bin/pip3"], "python3-pip"),
             Self::Dnsperf => (&["/usr/bin/dnsperf"], "dnsperf"),
             Self::Ptunnel => (&["/usr/bin/ptunnel-ng"], "ptunnel-ng"),
             Self::Hping => (&["/usr/sbin/hping3"], "hping3"),
@@ -102,6 +108,9 @@ pub(crate) const TEST: &[Need] = &[
 ];
 /// What measurements need on top of the tests.
 pub(crate) const BENCH: &[Need] = &[Need::Dnsperf];
+
+/// Proxies that the gateway is measured beside, and what brings the one that no distribution packages.
+pub(crate) const PROXIES: &[Need] = &[Need::Squid, Need::Tinyproxy, Need::Haproxy, Need::Pip];
 
 /// Whether the person wants to be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

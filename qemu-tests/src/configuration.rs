@@ -4,6 +4,11 @@ use std::fmt::Write;
 
 /// The boot configuration of a box that enforces this policy, each line as it stands below `policy`.
 pub fn enforcing(policy: &str) -> String {
+    enforcing_with(policy, "")
+}
+
+/// With more below `service clawgress`: agents, rules, what serves them.
+pub fn enforcing_with(policy: &str, more: &str) -> String {
     let mut text = String::from(
         "interfaces {
     ethernet eth0 {
@@ -32,5 +37,9 @@ service {
         // Writing to a string can't fail.
         let _ = writeln!(text, "            {line}");
     }
-    text + "        }\n    }\n}\n"
+    text.push_str("        }\n");
+    for line in more.lines() {
+        let _ = writeln!(text, "        {line}");
+    }
+    text + "    }\n}\n"
 }

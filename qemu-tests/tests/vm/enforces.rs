@@ -4,19 +4,16 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use qemu_tests::agent::{Agent, BOX_LAN_MAC, BOX_WAN_MAC};
-use qemu_tests::capture::Capture;
+use qemu_tests::agent::BOX_WAN_MAC;
 use qemu_tests::configuration::enforcing;
 use qemu_tests::frame::{Frame, TCP, UDP};
-use qemu_tests::lab::{Internet, Lab, helper_path};
-use qemu_tests::machine::{Attach, Machine};
-use qemu_tests::media::Shelf;
+use qemu_tests::lab::helper_path;
 use qemu_tests::names::address_of;
-use qemu_tests::vm::Vm;
-use qemu_tests::{Case, Dist, Result, case, fail, require};
+use qemu_tests::{Case, Result, case, require};
 
+use crate::scene::Scene;
 use crate::sni_hello::Hello;
-use crate::{every_step_is_ok, no_unit_has_failed, the_kernel_is_sealed};
+use crate::{no_unit_has_failed, the_kernel_is_sealed};
 
 const ALLOWED: &str = "api.allowed.example";
 const WILD: &str = "cdn.wild.example";
@@ -34,110 +31,10 @@ ip 192.0.2.7/32
 port 443
 port 80";
 
-/// The machines around the box, with all that passes outside on record.
-struct Scene {
-    vm: Vm,
-    agent: Agent,
-    outside: Capture,
-    internet: Internet,
-    _lab: Lab,
-}
-
-fn scene(case: &Case) -> Result<Scene> {
-    let (dist, shelf) = (Dist::from_env()?, Shelf::new()?);
-    let volume = shelf.config_volume(&enforcing(POLICY))?;
-    let lab = Lab::new()?;
-    let (outside, inside) = (lab.wire("outside")?, lab.wire("inside")?);
-    let internet = Internet::on(&lab, &outside)?;
-    let agent = Agent::on(&lab, &inside)?;
-    let (wan, lan) = (lab.tap(&outside)?, lab.tap(&inside)?);
-    let captured = lab.capture(case, &wan)?;
-    let mut vm = Machine::quick(&dist)
-        .medium(Attach::Virtio, &volume)
-        .tap_nic(&lab, &wan, &BOX_WAN_MAC.to_string())
-        .tap_nic(&lab, &lan, &BOX_LAN_MAC.to_string())
-        .power_on(case)?;
-    let report = case.step("it reaches enforcing", || vm.wait_enforcing())?;
-    every_step_is_ok(&report)?;
-    case.step("the committed revision is in force", || {
-        vm.run_until_ok(
-            "/usr/lib/clawgress/appliance-init status | grep -q 'is in force'",
-            Duration::from_secs(40),
-        )
-        .map(drop)
-    })?;
-    Ok(Scene {
-        vm,
-        agent,
-        outside: captured,
-        internet,
-        _lab: lab,
-    })
-}
-
-impl Scene {
-    /// What the agent's own resolver library would see.
-    fn dig(&self, question: &str) -> Result<String> {
-        self.agent
-            .host
-            .run(&format!("/usr/bin/dig +time=5 +tries=2 {question}"))
-    }
-
-    fn resolves(&self, name: &str, at: &str) -> Result {
-        let address = address_of(name).0.to_string();
-        let answer = self.dig(&format!("+short {name} @{at}"))?;
-        require!(
-            answer.trim() == address,
-            "{name} at {at}: {answer:?} instead of {address}"
-        );
-        Ok(())
-    }
-
-    fn is_denied(&self, question: &str, reason: &str) -> Result {
-        let answer = self.dig(question)?;
-        require!(answer.contains("status: NXDOMAIN"), "{question}:\n{answer}");
-        require!(
-            answer.contains("EDE: 15") && answer.contains(reason),
-            "{question} is denied without the reason {reason}:\n{answer}"
-        );
-        Ok(())
-    }
-
-    fn reaches(&self, address: &str) -> Result {
-        let said = self.agent.host.dial(address)?;
-        require!(
-            said.starts_with("clawgress fake internet at "),
-            "{address} said {said:?}"
-        );
-        Ok(())
-    }
-
-    fn does_not_reach(&self, address: &str) -> Result {
-        if let Ok(said) = self.agent.host.dial(address) {
-            fail!("{address} answered the agent: {said:?}");
-        }
-        Ok(())
-    }
-
-    fn commit(&mut self, policy: &str) -> Result {
-        self.vm
-            .run_ok(&format!("printf '%s' '{policy}' > /tmp/policy.json"))?;
-        self.vm
-            .run_within(
-                "clawgress import --policy /tmp/policy.json",
-                Duration::from_secs(30),
-            )
-            .and_then(|output| {
-                require!(output.status == 0, "the import ended with {output:?}");
-                Ok(())
-            })
-    }
-}
-
 #[test]
 fn an_agent_reaches_what_the_policy_allows_and_nothing_else() {
     case("enforces", |case| {
-        let mut scene = scene(case)?;
+        let mut scene = Scene::new(case, &enforcing(POLICY))?;
         what_is_allowed(case, &scene);
         what_is_denied(case, &mut scene);
         what_changes(case, &mut scene);

@@ -23,6 +23,12 @@ fn an_idle_box_is_as_promised() {
         let dist = Dist::from_env()?;
         let mut vm = Machine::quick(&dist).user_nic().user_nic().power_on(case)?;
         let report = case.step("it reaches enforcing", || vm.wait_enforcing())?;
+        case.step("the services around the gateway are there", || {
+            vm.run_until_ok(
+                "/usr/lib/clawgress/appliance-init status | grep -q '^gateway .* ok '",
+                std::time::Duration::from_secs(60),
+            )
+        })?;
         case.step("systemd has nothing left to do", || {
             vm.run_until_ok(
                 "systemctl is-system-running | grep -qx running",
@@ -167,6 +173,10 @@ fn daemons_are_not_root(vm: &mut Vm) -> Result {
         "named",
         "haproxy",
         "clawgress-policy",
+        "clawgress-identity",
+        "clawgress-quota",
+        "clawgress-audit",
+        "clawgress-gateway",
         "chronyd",
         "systemd-networkd",
     ] {

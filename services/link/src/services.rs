@@ -67,7 +67,9 @@ impl Service {
                 Ok("the identity service answers".to_owned())
             }
             // It has nothing to say but to gateways; that it says so is its answer.
-            Self::Quota => ask(json!({})).await.map(|_| "the quota service answers".to_owned()),
+            Self::Quota => ask(json!({}))
+                .await
+                .map(|_| "the quota service answers".to_owned()),
             Self::Audit => {
                 let asked = admin::post(&socket, "/audit/status", Vec::new(), deadline);
                 match asked.await? {

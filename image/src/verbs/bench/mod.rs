@@ -3,6 +3,7 @@
 mod boot;
 mod image;
 mod programs;
+mod proxies;
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
@@ -16,7 +17,8 @@ use crate::host::{self, Consent};
 #[derive(Debug, Args)]
 pub(crate) struct Bench {
     /// image: sizes and building. boot: times and memory of booted machines. dns: the agents' resolver beside bare
-    /// named. enforce: large policies and what the rules cost.
+    /// named. enforce: large policies and what the rules cost. gateway: the explicit proxy beside others, and what it
+    /// decides, counts and writes down.
     #[arg(value_enum)]
     group: Group,
     #[command(flatten)]
@@ -35,6 +37,7 @@ enum Group {
     Boot,
     Dns,
     Enforce,
+    Gateway,
 }
 
 impl Bench {
@@ -49,6 +52,10 @@ impl Bench {
             Group::Enforce => {
                 host::ensure(host::TEST, consent)?;
                 programs::enforce()?
+            }
+            Group::Gateway => {
+                host::ensure(&[host::TEST, host::PROXIES].concat(), consent)?;
+                proxies::measure()?
             }
         };
         match figures::print(&figures, self.json) {

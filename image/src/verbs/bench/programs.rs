@@ -68,14 +68,14 @@ pub(crate) fn enforce() -> Result<Vec<Line>> {
     Ok(figures)
 }
 
-fn at_the_root() -> Result<Shell> {
+pub(super) fn at_the_root() -> Result<Shell> {
     let shell = Shell::new()?;
     shell.change_dir(project_root());
     Ok(shell)
 }
 
 /// Runs it to its end. What was measured counts even if the program then fails for a figure that does not hold.
-fn heard(command: xshell::Cmd<'_>) -> Result<Vec<Line>> {
+pub(super) fn heard(command: xshell::Cmd<'_>) -> Result<Vec<Line>> {
     let words = command.to_string();
     let mut child = Command::from(command)
         .stdout(Stdio::piped())

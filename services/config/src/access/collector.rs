@@ -60,7 +60,11 @@ mod tests {
         for (to, host, port) in [
             ("logs.example.com:6514", "logs.example.com", 6514),
             ("[2001:db8::1]:6514", "2001:db8::1", 6514),
-            ("https://Collector.example.com/v1/logs", "collector.example.com", 443),
+            (
+                "https://Collector.example.com/v1/logs",
+                "collector.example.com",
+                443,
+            ),
             ("https://192.0.2.1:4318", "192.0.2.1", 4318),
             ("https://[2001:db8::1]/v1/logs", "2001:db8::1", 443),
         ] {

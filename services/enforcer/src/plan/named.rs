@@ -147,10 +147,7 @@ fn except(given: &BTreeSet<String>) -> String {
     if given.is_empty() {
         return String::new();
     }
-    let names: Vec<String> = given
-        .iter()
-        .map(|name| format!(" \"{name}\";"))
-        .collect();
+    let names: Vec<String> = given.iter().map(|name| format!(" \"{name}\";")).collect();
     let names = names.concat();
     format!(" except-from {{{names} }}")
 }

@@ -428,10 +428,7 @@ fn answers(ruleset: &mut Ruleset, frame: &Frame<'_>) {
         ));
         let proxy = own_services::proxy_ports(frame);
         if !proxy.is_empty() {
-            let from_proxy = vec![
-                protocol("tcp"),
-                is(payload("tcp", "sport"), numbers(proxy)),
-            ];
+            let from_proxy = vec![protocol("tcp"), is(payload("tcp", "sport"), numbers(proxy))];
             ruleset.rule(answer(&frame.lan, from_proxy));
         }
         ruleset.rule(answer(

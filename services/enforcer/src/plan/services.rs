@@ -86,13 +86,7 @@ pub(super) fn output(ruleset: &mut Ruleset, frame: &Frame<'_>) {
     let by = |uid: u32| is(meta(MetaKey::Skuid), number(uid));
     let opened = || vec![add_to_ct_mark(mark::OWN), accept()];
     if gateway(frame).is_some() && !frame.wan.is_empty() {
-        let dials = || {
-            vec![
-                leaves_by(&frame.wan),
-                by(uid::GATEWAY),
-                protocol("tcp"),
-            ]
-        };
+        let dials = || vec![leaves_by(&frame.wan), by(uid::GATEWAY), protocol("tcp")];
         let named = named_inside(frame.index, &frame.revision.access);
         for v6 in [false, true] {
             let to = || ip(v6, "daddr");

@@ -134,6 +134,26 @@ pub(crate) fn openings_within(
     Ok((counts.iter().sum(), begun.elapsed()))
 }
 
+/// Microseconds of each opening, so many a second, by four clients in turns.
+pub(crate) fn paced(way: &Way, a_second: u32, time: Duration) -> Result<Vec<f64>> {
+    const CLIENTS: u32 = 4;
+    let hello = hello();
+    let pause = Duration::from_secs(1) * CLIENTS / a_second;
+    in_threads(CLIENTS as usize, || {
+        let begun = Instant::now();
+        let mut took = Vec::new();
+        let mut due = begun;
+        while begun.elapsed() < time {
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            let from = Instant::now();
+            drop(open(way, &hello)?);
+            took.push(from.elapsed().as_secs_f64() * 1e6);
+            due += pause;
+        }
+        Ok(took)
+    })
+}
+
 /// Bytes a second through so many tunnels together.
 pub(crate) fn bulk(way: &Way, streams: usize, each: u64) -> Result<f64> {
     let hello = hello();

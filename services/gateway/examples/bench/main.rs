@@ -28,7 +28,15 @@ use peers::{Daemon, Programs};
 use world::World;
 
 const NAMES: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 53);
-const GATEWAY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 3128);
+const GATEWAY: u16 = 3128;
+/// Two more, for what a long list costs.
+const FEW: u16 = 3129;
+const MANY: u16 = 3130;
+
+fn at(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
 /// Of a range for documentation: outside to the gateway, and yet on this machine.
 const ORIGIN: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 
@@ -56,6 +64,11 @@ enum Role {
     Names,
     Gateway {
         queue: PathBuf,
+        #[arg(long)]
+        port: u16,
+        /// On the allowlist.
+        #[arg(long)]
+        names: usize,
     },
 }
 
@@ -64,21 +77,21 @@ fn main() -> Result<()> {
     match &arguments.role {
         Some(Role::Origin) => origin::run(&[(ORIGIN, 443).into(), (ORIGIN, 80).into()]),
         Some(Role::Names) => origin::name_server(NAMES, ORIGIN),
-        Some(Role::Gateway { queue }) => gateway(queue),
+        Some(Role::Gateway { queue, port, names }) => gateway(queue, *port, *names),
         None => bench(&arguments),
     }
 }
 
 /// Serves until it is killed.
-fn gateway(queue: &Path) -> Result<()> {
-    let mut world = World::with(&world::allowing(&[load::HOST], 9_999));
+fn gateway(queue: &Path, port: u16, names: usize) -> Result<()> {
+    let mut world = World::with(&world::allowing(&[load::HOST], names - 1));
     world.revision.access.gateway.connections_per_agent = 16_000;
     let key = world.agent("agent-1");
     std::fs::write(queue.with_extension("key"), &key)?;
     let judge = world.judge(queue);
     let sockets = || -> Result<Sockets> {
         Ok(Sockets {
-            plain: vec![listen::open(GATEWAY)?],
+            plain: vec![listen::open(at(port))?],
             ..Sockets::default()
         })
     };
@@ -130,7 +143,16 @@ fn bench(arguments: &Arguments) -> Result<()> {
         seconds: arguments.seconds,
         only: arguments.only.clone(),
     };
-    let measured = bench.all();
+    let measured = bench.all().and_then(|()| {
+        if !bench.wants("names") {
+            return Ok(());
+        }
+        let list = |name, port, names| own_gateway(name, &own, scratch, port, names);
+        measure::names(
+            &list("10 names", FEW, 10)?,
+            &list("gateway", MANY, 1_000_000)?,
+        )
+    });
     let mut names = names;
     // The namespace ends with this process, and it with that.
     let _ = names.kill();
@@ -146,20 +168,7 @@ fn start(own: &Path, scratch: &Path, programs: &Programs) -> Result<Vec<Daemon>>
         Command::new(own).arg("origin"),
         scratch,
     )?];
-    let queue = scratch.join("queue");
-    let mut serve = Command::new(own);
-    let mut gateway = Daemon::start(
-        "gateway",
-        GATEWAY,
-        None,
-        serve.arg("gateway").arg(&queue),
-        scratch,
-    )?;
-    let key = std::fs::read_to_string(queue.with_extension("key"))?;
-    gateway.way.proxy = Some(Proxy::with(&format!(
-        "Proxy-Authorization: Bearer {key}\r\n"
-    )));
-    all.push(gateway);
+    all.push(own_gateway("gateway", own, scratch, GATEWAY, 10_000)?);
     if let Some(program) = &programs.squid {
         all.push(peers::squid(
             program,
@@ -177,6 +186,27 @@ fn start(own: &Path, scratch: &Path, programs: &Programs) -> Result<Vec<Daemon>>
         all.push(peers::haproxy(program, scratch, (ORIGIN, 80).into())?);
     }
     Ok(all)
+}
+
+fn own_gateway(
+    name: &'static str,
+    own: &Path,
+    scratch: &Path,
+    port: u16,
+    names: usize,
+) -> Result<Daemon> {
+    let queue = scratch.join(format!("{name}.queue"));
+    let mut serve = Command::new(own);
+    serve.arg("gateway").arg(&queue);
+    serve
+        .arg(format!("--port={port}"))
+        .arg(format!("--names={names}"));
+    let mut gateway = Daemon::start(name, at(port), None, &mut serve, scratch)?;
+    let key = std::fs::read_to_string(queue.with_extension("key"))?;
+    gateway.way.proxy = Some(Proxy::with(&format!(
+        "Proxy-Authorization: Bearer {key}\r\n"
+    )));
+    Ok(gateway)
 }
 
 fn run(command: &mut Command) -> Result<()> {

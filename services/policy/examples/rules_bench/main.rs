@@ -38,7 +38,7 @@ fn main() -> anyhow::Result<ExitCode> {
 fn figure(name: &str, value: f64, unit: &str, must: f64) -> bool {
     let holds = value <= must;
     println!(
-        "{{\"figure\":\"{name}\",\"value\":{value:.3},\"unit\":\"{unit}\",\"must\":\"<= {must}\",\"holds\":{holds}}}"
+        "figure: {{\"figure\":\"{name}\",\"value\":{value:.3},\"unit\":\"{unit}\",\"must\":\"≤ {must} {unit}\",\"holds\":{holds}}}"
     );
     holds
 }
