@@ -116,6 +116,7 @@ impl Publisher {
             revision.enabled = true;
             let warnings = [read.warnings, assemble::warnings(&revision)].concat();
             let file = publisher.store.candidate();
+            Index::of(&revision)?;
             write(&revision, &file)?;
             Ok((file, warnings, enabled))
         })
@@ -167,37 +168,30 @@ impl Publisher {
     ) -> Result<PolicyReply, PublishError> {
         let floor = self.settle().await?;
         let publisher = Arc::clone(self);
-        let (revision, staged, warnings) = blocking(move || {
+        let (revision, whole, warnings) = blocking(move || {
             let number = publisher.store.reserve(floor)?;
             let revision = assemble::revision(number, clock::now(), &taken.document, read.policy);
             let warnings = [read.warnings, assemble::warnings(&revision)].concat();
-            let file = publisher.store.file(number);
-            // Each takes a while for a large policy, and none needs the other.
-            let (staged, written) = std::thread::scope(|scope| {
-                let staging = scope.spawn(|| {
-                    let text = text_of(&revision)?;
-                    let staged =
-                        Staged::write(&publisher.policy_file, text.as_bytes(), POLICY_MODE);
-                    Ok::<_, PublishError>(staged?)
-                });
-                let written = write(&revision, &file);
-                (staging.join(), written)
-            });
-            let staged = staged.unwrap_or_else(|_| {
-                Err(PublishError::Unwritable("the work was stopped".to_owned()))
-            });
-            match (staged, written) {
-                (Ok(staged), Ok(())) => Ok((number, staged, warnings)),
-                (Err(error), _) | (_, Err(error)) => {
-                    // What was never asked for is not to be found later.
-                    publisher.store.remove(number)?;
-                    Err(error)
-                }
+            // On disk before anybody is asked to enforce it. The enforcer compiles it before it changes anything.
+            if let Err(error) = write(&revision, &publisher.store.file(number)) {
+                // What was never asked for is not to be found later.
+                publisher.store.remove(number)?;
+                return Err(error);
             }
+            Ok((number, revision, warnings))
         })
         .await?;
         let file = self.store.file(revision);
-        let outcome = match self.enforcer.apply(&file).await {
+        // A boot begins with the revision; its rendering for people takes a while, and waits for nobody.
+        let staging = {
+            let policy_file = self.policy_file.clone();
+            blocking(move || {
+                let text = text_of(&whole)?;
+                Ok(Staged::write(&policy_file, text.as_bytes(), POLICY_MODE)?)
+            })
+        };
+        let (applied, staged) = tokio::join!(self.enforcer.apply(&file), staging);
+        let outcome = match applied {
             Ok(report) if report.ok && report.applied => Ok(report),
             Ok(report) => Err(PublishError::Refused(report)),
             // It may have done the work and not lived, or not had the time, to say so.
@@ -219,7 +213,7 @@ impl Publisher {
         let publisher = Arc::clone(self);
         let kept = blocking(move || {
             publisher.store.mark_boot(revision)?;
-            staged.place()?;
+            staged?.place()?;
             Ok(publisher.store.prune()?)
         })
         .await;
@@ -299,9 +293,7 @@ impl Publisher {
     }
 }
 
-/// Compiled once here, so that what no consumer could compile is never written.
 fn write(revision: &Revision, file: &Path) -> Result<(), PublishError> {
-    Index::of(revision)?;
     revision.write(file)?;
     std::fs::set_permissions(
         file,
