@@ -49,13 +49,18 @@ pub(crate) fn switched_off(case: &Case, vm: &mut Vm) -> Result {
     case.note(&format!("off after {:.1} s", took.as_secs_f32()));
     require!(took < OFF_WITHIN, "that took {:.1} s", took.as_secs_f32());
     let text = vm.serial().text();
+    // systemd 252 tries to unmount what its own last program runs from. That is read-only, so nothing is left unwritten.
+    let own_root = "Failed to unmount /usr: Device or resource busy";
     for words in [
         "Failed unmounting",
         "Failed to unmount",
         "timed out",
         "Kernel panic",
     ] {
-        require!(!text.contains(words), "on its way it said {words:?}");
+        let said = text
+            .lines()
+            .find(|line| line.contains(words) && !line.contains(own_root));
+        require!(said.is_none(), "on its way it said: {said:?}");
     }
     Ok(())
 }
