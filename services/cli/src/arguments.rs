@@ -1,9 +1,13 @@
 //! The command line: the utility's own commands, and the operators' spoken forms of the same.
 
+pub(crate) mod agent;
+
 use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clawgress_link::{admin, control::Window};
+
+use agent::{Agent, Audit, Explain};
 
 /// Shows what this gateway enforces, and hands it policies.
 #[derive(Debug, Parser)]
@@ -54,9 +58,21 @@ pub(crate) enum Command {
     /// The policy: show it, apply policy.json, import a file.
     #[command(subcommand)]
     Policy(Policy),
-    /// API keys.
+    /// API keys of people and programs that manage this box.
     #[command(subcommand)]
     Key(Key),
+    Agent(Agent),
+    /// What agents have open at the gateway now.
+    Flows {
+        /// Of this agent alone.
+        #[arg(long, value_name = "ID")]
+        agent: Option<String>,
+    },
+    /// What would be decided, and why: each rule that is considered.
+    Explain(Explain),
+    /// The audit trail: find, follow, export, prove.
+    #[command(subcommand)]
+    Audit(Audit),
 }
 
 #[derive(Debug, Args)]

@@ -12,15 +12,17 @@ use clawgress_link::{
     ProbeError,
     admin::{self, Enforced, Keys, NewKey, Overview, PolicyReply, Refused},
     control,
+    unix_http::Answer,
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::{
+    agents,
     arguments::{Arguments, Command, Import, Key, Policy, Show},
     show,
     style::Style,
-    telemetry,
+    telemetry, trail,
 };
 
 /// As long as the policy API gives the enforcer, and a little.
@@ -28,6 +30,7 @@ const WORK: Duration = Duration::from_secs(180);
 const QUESTION: Duration = Duration::from_secs(30);
 /// What the policy API takes.
 const LARGEST_POLICY: u64 = 64 * 1024 * 1024;
+const LARGEST_REFUSAL: usize = 1024 * 1024;
 
 /// Why a command came to nothing.
 #[derive(Debug)]
@@ -49,6 +52,29 @@ pub(crate) enum Failure {
     },
     /// It answered something that this program does not understand.
     Answer(String),
+    /// A file could not be written.
+    Output {
+        path: PathBuf,
+        why: String,
+    },
+    /// An answer ended before its end.
+    Cut(String),
+    /// What was typed means nothing.
+    Usage(String),
+}
+
+/// What is printed on success, and how the program ends.
+#[derive(Debug, Default)]
+pub(crate) struct Said {
+    /// Empty: all has been printed already.
+    pub(crate) text: String,
+    pub(crate) code: u8,
+}
+
+impl From<String> for Said {
+    fn from(text: String) -> Self {
+        Self { text, code: 0 }
+    }
 }
 
 impl Failure {
@@ -56,8 +82,9 @@ impl Failure {
 
     pub(crate) fn code(&self) -> u8 {
         match self {
-            Self::Refused { .. } | Self::File { .. } | Self::Answer(_) => 1,
+            Self::Usage(_) => Self::USAGE,
             Self::Unreachable { .. } => 3,
+            _ => 1,
         }
     }
 }
@@ -76,6 +103,8 @@ impl fmt::Display for Failure {
                     write!(f, "{error}; see systemctl status clawgress-policy")
                 }
             }
+            Self::Output { path, why } => write!(f, "writing {}: {why}", path.display()),
+            Self::Cut(why) | Self::Usage(why) => f.write_str(why),
             Self::Answer(why) => write!(
                 f,
                 "{why}; is this program of the same version as the policy API?"
@@ -84,13 +113,25 @@ impl fmt::Display for Failure {
     }
 }
 
-/// What the command prints on success.
-pub(crate) async fn run(arguments: &Arguments, style: Style) -> Result<String, Failure> {
+pub(crate) async fn run(arguments: &Arguments, style: Style) -> Result<Said, Failure> {
     let api = Api {
         socket: &arguments.socket,
     };
     let json = arguments.json;
     match &arguments.command {
+        Command::Audit(audit) => trail::run(&api, audit, json, style).await,
+        other => text(&api, other, json, style).await.map(Said::from),
+    }
+}
+
+/// What a command prints whose answer is shown whole.
+async fn text(
+    api: &Api<'_>,
+    command: &Command,
+    json: bool,
+    style: Style,
+) -> Result<String, Failure> {
+    match command {
         Command::Status => {
             let answer = api.ask("/clawgress/console/overview", json!({})).await?;
             shown(json, answer, |overview: Overview| {
@@ -123,7 +164,7 @@ pub(crate) async fn run(arguments: &Arguments, style: Style) -> Result<String, F
         }
         Command::Show(Show { policy }) => match policy.first() {
             Some(path) => {
-                let text = read(path)?;
+                let text = read(path, LARGEST_POLICY)?;
                 let policy: Value =
                     serde_json::from_slice(&text).map_err(|error| Failure::File {
                         path: path.clone(),
@@ -172,10 +213,16 @@ pub(crate) async fn run(arguments: &Arguments, style: Style) -> Result<String, F
                 format!("key {} ({}) is revoked", key.id, key.name)
             })
         }
+        Command::Agent(agent) => {
+            agents::agent(api, &agent.id, agent.action.as_ref(), json, style).await
+        }
+        Command::Flows { agent } => agents::flows(api, agent.as_deref(), json, style).await,
+        Command::Explain(asked) => agents::explain(api, asked, json, style).await,
+        Command::Audit(_) => Ok(String::new()),
     }
 }
 
-fn shown<T: DeserializeOwned>(
+pub(crate) fn shown<T: DeserializeOwned>(
     json: bool,
     answer: Value,
     show: impl FnOnce(T) -> String,
@@ -188,11 +235,11 @@ fn shown<T: DeserializeOwned>(
         .map_err(|error| Failure::Answer(format!("the answer is not understood: {error}")))
 }
 
-fn pretty(value: &Value) -> String {
+pub(crate) fn pretty(value: &Value) -> String {
     serde_json::to_string_pretty(value).unwrap_or_default()
 }
 
-struct Api<'a> {
+pub(crate) struct Api<'a> {
     socket: &'a Path,
 }
 
@@ -209,23 +256,28 @@ impl Api<'_> {
 
     /// Sends the text of a file as it is, so that places in it are those of the file.
     async fn policy(&self, path: &Path, apply: bool) -> Result<Value, Failure> {
-        let text = read(path)?;
+        let text = read(path, LARGEST_POLICY)?;
         let mut body = format!("{{\"apply\":{apply},\"policy\":\n").into_bytes();
         body.extend_from_slice(&text);
         body.extend_from_slice(b"\n}");
         self.work("/clawgress/policy", body, Some(path)).await
     }
 
-    async fn ask(&self, path: &str, call: Value) -> Result<Value, Failure> {
+    pub(crate) async fn ask(&self, path: &str, call: Value) -> Result<Value, Failure> {
         self.post(path, call.to_string().into_bytes(), QUESTION, None)
             .await
     }
 
-    async fn work(&self, path: &str, body: Vec<u8>, file: Option<&Path>) -> Result<Value, Failure> {
+    pub(crate) async fn work(
+        &self,
+        path: &str,
+        body: Vec<u8>,
+        file: Option<&Path>,
+    ) -> Result<Value, Failure> {
         self.post(path, body, WORK, file).await
     }
 
-    async fn post(
+    pub(crate) async fn post(
         &self,
         path: &str,
         body: Vec<u8>,
@@ -242,16 +294,39 @@ impl Api<'_> {
             return serde_json::from_slice(&answer)
                 .map_err(|error| Failure::Answer(format!("the answer is no JSON: {error}")));
         }
-        let mut refused: Refused = serde_json::from_slice(&answer).map_err(|error| {
-            Failure::Answer(format!("the answer {status} is no refusal: {error}"))
-        })?;
-        if file.is_some() {
-            in_the_file(&mut refused);
+        Err(refusal(status, &answer, file))
+    }
+
+    /// Returns when the answer has begun.
+    pub(crate) async fn open(&self, path: &str, call: &Value) -> Result<Answer, Failure> {
+        let body = call.to_string().into_bytes();
+        let unreachable = |error| Failure::Unreachable {
+            error,
+            socket: self.socket.to_owned(),
+        };
+        let opened = admin::open(self.socket, path, body, WORK).await;
+        let mut answer = opened.map_err(unreachable)?;
+        if answer.status == 200 {
+            return Ok(answer);
         }
-        Err(Failure::Refused {
-            file: file.map(Path::to_owned),
-            refused: Box::new(refused),
-        })
+        let text = answer.whole(LARGEST_REFUSAL).await.map_err(unreachable)?;
+        Err(refusal(answer.status, &text, None))
+    }
+}
+
+fn refusal(status: u16, answer: &[u8], file: Option<&Path>) -> Failure {
+    let mut refused: Refused = match serde_json::from_slice(answer) {
+        Ok(refused) => refused,
+        Err(error) => {
+            return Failure::Answer(format!("the answer {status} is no refusal: {error}"));
+        }
+    };
+    if file.is_some() {
+        in_the_file(&mut refused);
+    }
+    Failure::Refused {
+        file: file.map(Path::to_owned),
+        refused: Box::new(refused),
     }
 }
 
@@ -264,7 +339,7 @@ fn in_the_file(refused: &mut Refused) {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+pub(crate) fn read(path: &Path, largest: u64) -> Result<Vec<u8>, Failure> {
     use std::io::Read;
     let failure = |why: String| Failure::File {
         path: path.to_owned(),
@@ -272,11 +347,11 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     };
     let file = std::fs::File::open(path).map_err(|error| failure(error.to_string()))?;
     let mut text = Vec::new();
-    file.take(LARGEST_POLICY + 1)
+    file.take(largest + 1)
         .read_to_end(&mut text)
         .map_err(|error| failure(error.to_string()))?;
-    if text.len() as u64 > LARGEST_POLICY {
-        return Err(failure(format!("it is larger than {LARGEST_POLICY} bytes")));
+    if text.len() as u64 > largest {
+        return Err(failure(format!("it is larger than {largest} bytes")));
     }
     Ok(text)
 }

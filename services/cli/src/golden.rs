@@ -45,6 +45,14 @@ fn overview(enforcing: bool) -> Overview {
             generation: Some(12),
             clock_trusted: Some(enforcing),
             dns: enforcing,
+            services: if enforcing {
+                vec![
+                    check("gateway", 1, Ok("answers, and admits nobody")),
+                    check("audit", 0, Err("asking clawgress-audit: refused")),
+                ]
+            } else {
+                Vec::new()
+            },
         },
         enforcer: Some(Status {
             revision: Some(7),

@@ -1,5 +1,6 @@
 //! `clawgress`: the console commands. Wires arguments, the question to the policy API, and what is shown of the answer.
 
+mod agents;
 mod arguments;
 mod ask;
 #[cfg(test)]
@@ -7,6 +8,8 @@ mod golden;
 mod show;
 mod style;
 mod telemetry;
+mod trail;
+mod when;
 
 use std::{io::IsTerminal, process::ExitCode};
 
@@ -34,7 +37,14 @@ async fn main() -> ExitCode {
     };
     let style = Style::of(std::io::stdout().is_terminal() && !arguments.json);
     match ask::run(&arguments, style).await {
-        Ok(text) => show::print(&text),
+        Ok(said) => {
+            let printed = show::print(&said.text);
+            if said.code == 0 {
+                printed
+            } else {
+                ExitCode::from(said.code)
+            }
+        }
         Err(failure) => {
             show::complain(&failure, arguments.json);
             ExitCode::from(failure.code())

@@ -8,6 +8,7 @@ use std::{
 use clawgress_link::{
     admin::{Key, NewKey, Overview, PolicyReply, Trouble},
     control::Report,
+    health::Check,
 };
 use serde_json::Value;
 
@@ -18,6 +19,9 @@ use crate::{
 
 /// A reader who has seen enough is no failure.
 pub(crate) fn print(text: &str) -> ExitCode {
+    if text.is_empty() {
+        return ExitCode::SUCCESS;
+    }
     match writeln!(io::stdout().lock(), "{text}") {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
         _ => ExitCode::SUCCESS,
@@ -32,6 +36,7 @@ pub(crate) fn complain(failure: &Failure, json: bool) {
         _ if json => {
             let error = match failure {
                 Failure::Unreachable { .. } => "unreachable",
+                Failure::Usage(_) => "wrong usage",
                 _ => "failed",
             };
             let value = serde_json::json!({ "error": error, "reason": failure.to_string() });
@@ -141,31 +146,11 @@ pub(crate) fn status(overview: &Overview, style: Style) -> String {
         .map(|(name, fact)| format!("{name:<12}{fact}"))
         .collect();
     lines.push(String::new());
-    // Colours would count as width, so they come after the table is laid out.
-    let rows: Vec<Vec<String>> = health
-        .report
-        .checks
-        .iter()
-        .map(|check| {
-            vec![
-                if check.ok { "ok" } else { "FAIL" }.to_owned(),
-                tame(&check.name),
-                format!("{} ms", check.took_ms),
-                tame(&check.detail),
-            ]
-        })
-        .collect();
-    let head = [
-        ("", Align::Left),
-        ("CHECK", Align::Left),
-        ("TOOK", Align::Right),
-        ("", Align::Left),
-    ];
-    for line in table(&head, &rows, style).lines() {
-        lines.push(match line.strip_prefix("FAIL") {
-            Some(rest) => format!("{}{rest}", style.bad("FAIL")),
-            None => line.to_owned(),
-        });
+    lines.extend(checks(("FAIL", "CHECK"), &health.report.checks, style));
+    if !health.services.is_empty() {
+        lines.push(String::new());
+        lines.push("Nobody needs these, for no committed revision enables the gateway:".to_owned());
+        lines.extend(checks(("no", "SERVICE"), &health.services, style));
     }
     let warnings = overview.enforcer.iter().flat_map(|status| &status.warnings);
     let warnings: Vec<String> = warnings
@@ -177,6 +162,33 @@ pub(crate) fn status(overview: &Overview, style: Style) -> String {
         lines.extend(warnings);
     }
     lines.join("\n")
+}
+
+fn checks((broken, what): (&str, &str), checks: &[Check], style: Style) -> Vec<String> {
+    // Colours would count as width, so they come after the table is laid out.
+    let rows: Vec<Vec<String>> = checks
+        .iter()
+        .map(|check| {
+            vec![
+                if check.ok { "ok" } else { broken }.to_owned(),
+                tame(&check.name),
+                format!("{} ms", check.took_ms),
+                tame(&check.detail),
+            ]
+        })
+        .collect();
+    let head = [
+        ("", Align::Left),
+        (what, Align::Left),
+        ("TOOK", Align::Right),
+        ("", Align::Left),
+    ];
+    let table = table(&head, &rows, style);
+    let lines = table.lines().map(|line| match line.strip_prefix("FAIL") {
+        Some(rest) => format!("{}{rest}", style.bad("FAIL")),
+        None => line.to_owned(),
+    });
+    lines.collect()
 }
 
 pub(crate) fn applied(reply: &PolicyReply, style: Style) -> String {

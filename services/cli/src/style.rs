@@ -5,6 +5,7 @@ use jiff::Timestamp;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Style {
     colours: bool,
+    terminal: bool,
 }
 
 impl Style {
@@ -12,12 +13,21 @@ impl Style {
         // https://no-color.org
         Self {
             colours: terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+            terminal,
         }
     }
 
     #[cfg(test)]
     pub(crate) fn plain() -> Self {
-        Self { colours: false }
+        Self {
+            colours: false,
+            terminal: false,
+        }
+    }
+
+    /// Somebody is looking on as it is printed.
+    pub(crate) fn is_for_people(self) -> bool {
+        self.terminal
     }
 
     pub(crate) fn good(self, text: &str) -> String {

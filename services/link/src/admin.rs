@@ -5,16 +5,13 @@
 
 use std::{path::Path, time::Duration};
 
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Request, body::Bytes};
-use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
-use tokio::net::UnixStream;
 
 use crate::{
     control::{Report, Status},
     error::{ProbeError, within},
     health,
+    unix_http::{self, Answer},
 };
 
 /// Where clawgress-policy listens for the console; group clawgress, mode 0660, and uid 0 alone is answered unless the
@@ -123,6 +120,10 @@ pub struct Health {
     pub clock_trusted: Option<bool>,
     /// clawgress-dns denied a name that it must deny.
     pub dns: bool,
+    /// Those who serve the gateway's agents, while no committed revision wants the gateway: what they say counts for
+    /// nothing. Once one does, they are among the report's checks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<health::Check>,
 }
 
 /// The console's view of all there is.
@@ -149,39 +150,27 @@ pub async fn post(
     body: Vec<u8>,
     deadline: Duration,
 ) -> Result<(u16, Vec<u8>), ProbeError> {
-    let doing = format!("asking the policy API on {}", socket.display());
+    let doing = doing(socket);
     within(deadline, &doing, async {
-        let stream = UnixStream::connect(socket)
-            .await
-            .map_err(ProbeError::io(&doing))?;
-        let request = Request::post(path)
-            .header("host", "clawgress")
-            .header("content-type", "application/json")
-            .header("connection", "close")
-            .body(Full::new(Bytes::from(body)))
-            .map_err(|error| ProbeError::answer(&doing, error))?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| ProbeError::answer(&doing, error))?;
-        // Driven beside the exchange and dropped with it, so that a deadline leaves no task behind.
-        let exchange = async {
-            let response = sender
-                .send_request(request)
-                .await
-                .map_err(|error| ProbeError::answer(&doing, error))?;
-            let status = response.status().as_u16();
-            let body = Limited::new(response.into_body(), LARGEST_ANSWER)
-                .collect()
-                .await
-                .map_err(|error| ProbeError::answer(&doing, error))?;
-            Ok((status, body.to_bytes().to_vec()))
-        };
-        tokio::pin!(exchange, connection);
-        tokio::select! {
-            outcome = &mut exchange => outcome,
-            // The connection may end before the last of the body has been taken out of it.
-            _ = &mut connection => exchange.await,
-        }
+        let mut answer = unix_http::send(socket, &doing, path, body).await?;
+        let text = answer.whole(LARGEST_ANSWER).await?;
+        Ok((answer.status, text))
     })
     .await
+}
+
+/// Posts, and returns as soon as the answer has begun. It may go on for as long as somebody reads it.
+pub async fn open(
+    socket: &Path,
+    path: &str,
+    body: Vec<u8>,
+    deadline: Duration,
+) -> Result<Answer, ProbeError> {
+    let doing = doing(socket);
+    let sending = unix_http::send(socket, &doing, path, body);
+    within(deadline, &doing, sending).await
+}
+
+fn doing(socket: &Path) -> String {
+    format!("asking the policy API on {}", socket.display())
 }

@@ -4,6 +4,7 @@
 //! Nothing here decides what to do with an answer, restarts anything on its own, or keeps state between questions.
 
 pub mod admin;
+pub mod agents;
 pub mod agents_resolver;
 pub mod bundle;
 pub mod ca;
@@ -15,7 +16,7 @@ pub mod error;
 pub mod front;
 pub mod health;
 pub mod hex;
-mod line;
+pub mod line;
 pub mod mtls;
 pub mod pins;
 pub mod reload;
@@ -25,5 +26,6 @@ pub mod seal;
 pub mod service;
 pub mod services;
 pub mod units;
+pub mod unix_http;
 
 pub use error::ProbeError;

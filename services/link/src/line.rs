@@ -13,7 +13,7 @@ use tokio::{
 use crate::error::{ProbeError, within};
 
 /// Asks once. `doing` is for errors; no more than `longest` bytes of the answer are read.
-pub(crate) async fn ask<A: DeserializeOwned>(
+pub async fn ask<A: DeserializeOwned>(
     socket: &Path,
     doing: &str,
     question: &impl Serialize,

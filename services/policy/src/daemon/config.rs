@@ -24,6 +24,13 @@ pub(crate) struct Config {
     pub(crate) agents_resolver: SocketAddr,
     /// clawgress-enforcer.
     pub(crate) enforcer_socket: PathBuf,
+    /// Those who serve the gateway's agents: credentials, the kill switch, leases, the trail, and where events of this
+    /// service's own go.
+    pub(crate) identity_socket: PathBuf,
+    pub(crate) gateway_socket: PathBuf,
+    pub(crate) quota_socket: PathBuf,
+    pub(crate) audit_socket: PathBuf,
+    pub(crate) ship_socket: PathBuf,
     /// Where the console asks; and the user ids that are answered there beside root.
     pub(crate) console_socket: PathBuf,
     pub(crate) console_uids: Vec<u32>,
@@ -81,6 +88,11 @@ impl Configuration for Config {
         let paths = [
             ("init_socket", &self.init_socket),
             ("enforcer_socket", &self.enforcer_socket),
+            ("identity_socket", &self.identity_socket),
+            ("gateway_socket", &self.gateway_socket),
+            ("quota_socket", &self.quota_socket),
+            ("audit_socket", &self.audit_socket),
+            ("ship_socket", &self.ship_socket),
             ("console_socket", &self.console_socket),
             ("state", &self.state),
             ("revisions", &self.revisions),
@@ -175,6 +187,16 @@ mod tests {
                 "state = \"/var/lib/clawgress/policy\"",
                 "state = \"policy\"",
                 "state is policy; write the path from the root",
+            ),
+            (
+                "gateway_socket = \"/run",
+                "gateway_socket = \"run",
+                "gateway_socket is run/clawgress/gateway/control.sock; write the path",
+            ),
+            (
+                "ship_socket = \"/run/clawgress/audit/ship.sock\"",
+                "",
+                "ship_socket",
             ),
             ("\"named.service\"", "\"named\"", "holds 'named'"),
         ] {

@@ -5,6 +5,7 @@
 
 use std::{
     future::Future,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -24,13 +25,16 @@ use crate::daemon::{
     enforcer::{AskError, Enforcer},
     measurer::Source,
     notice::Notice,
+    publish::Publisher,
+    services::{self, Services},
 };
 
 /// Everybody who has a part in enforcement.
-#[derive(Debug)]
 pub(crate) struct Neighbours {
     config: Config,
     enforcer: Enforcer,
+    services: Services,
+    publisher: Arc<Publisher>,
     /// What became of the configuration that this boot took.
     configuration: Notice,
     bus: Bus,
@@ -41,10 +45,17 @@ pub(crate) struct Neighbours {
 struct Bus(Option<zbus::Connection>);
 
 impl Neighbours {
-    pub(crate) fn new(config: Config, enforcer: Enforcer, configuration: Notice) -> Self {
+    pub(crate) fn new(
+        config: Config,
+        services: Services,
+        publisher: Arc<Publisher>,
+        configuration: Notice,
+    ) -> Self {
         Self {
             config,
-            enforcer,
+            enforcer: publisher.enforcer.clone(),
+            services,
+            publisher,
             configuration,
             bus: Bus::default(),
         }
@@ -61,7 +72,8 @@ impl Source for Neighbours {
 async fn measure(neighbours: &mut Neighbours) -> Health {
     let config = &neighbours.config;
     let deadline = config.deadline();
-    let (kernel, named, front, agents, status, units) = tokio::join!(
+    let wanted = neighbours.publisher.gateway_revision().await;
+    let (kernel, named, front, agents, status, units, services) = tokio::join!(
         timed(seal::ask(&config.init_socket, deadline)),
         timed(resolver::probe(config.resolver, deadline)),
         timed(front::handshake(
@@ -72,6 +84,7 @@ async fn measure(neighbours: &mut Neighbours) -> Health {
         timed(agents_resolver::probe(config.agents_resolver, deadline)),
         timed(neighbours.enforcer.status()),
         neighbours.bus.states(&config.units, deadline),
+        services::measure(&neighbours.services, &config.quota_socket, deadline, wanted),
     );
     let status_now = status.1.as_ref().ok().cloned();
     let sealed = status_now
@@ -106,7 +119,15 @@ async fn measure(neighbours: &mut Neighbours) -> Health {
             .into_iter()
             .map(|(unit, state)| judge(&format!("unit {unit}"), state, |state| judge_unit(&state))),
     );
+    // Without a gateway nobody needs them.
+    let services = if wanted.is_some() {
+        checks.extend(services);
+        Vec::new()
+    } else {
+        services
+    };
     Health {
+        services,
         report: Report::of(checks),
         revision: status_now.as_ref().and_then(|status| status.revision),
         generation: status_now.as_ref().map(|status| status.generation),

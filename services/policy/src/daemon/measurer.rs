@@ -76,6 +76,7 @@ mod tests {
                 generation: None,
                 clock_trusted: None,
                 dns: false,
+                services: Vec::new(),
             }
         }
     }

@@ -8,6 +8,7 @@ mod clock;
 mod config;
 mod configuration;
 mod enforcer;
+mod explain;
 mod files;
 mod http;
 mod keys;
@@ -16,6 +17,8 @@ mod measurer;
 mod notice;
 mod policy_text;
 mod publish;
+mod record;
+mod services;
 mod store;
 
 use std::{io, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
@@ -24,7 +27,7 @@ use anyhow::Context;
 use axum::Router;
 use tokio::{
     net::{TcpListener, UnixListener},
-    sync::watch,
+    sync::{Mutex, watch},
     task::JoinSet,
 };
 
@@ -40,6 +43,8 @@ use self::{
     measurer::Measurer,
     notice::Notice,
     publish::Publisher,
+    record::Records,
+    services::Services,
     store::Store,
 };
 
@@ -71,12 +76,24 @@ pub(crate) async fn serve(config: Config, end: impl Future<Output = ()>) -> anyh
     ));
     let notice = Notice::new("configuration");
     let boot = Boot::new(Arc::clone(&publisher), &config.state, notice.clone());
+    let records = Records::new(config.state.join("queue"), config.ship_socket.clone());
+    records.start().await;
+    let services = Services::new(&config);
     let api = Arc::new(Api {
         access: Access::new(keys, config.console_uids.clone()),
         places: Places::default(),
-        measurer: Measurer::start(Neighbours::new(config, enforcer.clone(), notice)),
+        deadline: config.deadline(),
+        measurer: Measurer::start(Neighbours::new(
+            config,
+            services.clone(),
+            Arc::clone(&publisher),
+            notice,
+        )),
         enforcer,
         publisher,
+        services,
+        records,
+        explaining: Mutex::default(),
     });
     sd_notify::notify(&[sd_notify::NotifyState::Ready])
         .context("telling systemd that the service is ready")?;

@@ -81,6 +81,8 @@ pub(crate) struct Publisher {
     pub(crate) configuration: Configuration,
     pub(crate) policy_file: PathBuf,
     one_at_a_time: Mutex<()>,
+    /// Of the revision in force: its number, and whether it wants the gateway. Kept, for to read it takes long.
+    wants_gateway: std::sync::Mutex<Option<(u64, bool)>>,
 }
 
 impl Publisher {
@@ -96,6 +98,7 @@ impl Publisher {
             configuration,
             policy_file,
             one_at_a_time: Mutex::new(()),
+            wants_gateway: std::sync::Mutex::default(),
         }
     }
 
@@ -273,6 +276,29 @@ impl Publisher {
             Ok(Some(Revision::read(&publisher.store.file(number))?))
         })
         .await
+    }
+
+    /// The number of the revision in force, if it wants the gateway. What can't be read wants nothing: other checks say so.
+    pub(crate) async fn gateway_revision(self: &Arc<Self>) -> Option<u64> {
+        let publisher = Arc::clone(self);
+        let known = blocking(move || {
+            let Some(number) = publisher.store.boot()? else {
+                return Ok(None);
+            };
+            let place = || {
+                let place = publisher.wants_gateway.lock();
+                place.unwrap_or_else(std::sync::PoisonError::into_inner)
+            };
+            let kept = place().filter(|(known, _)| *known == number);
+            if kept.is_none() {
+                let revision = Revision::read(&publisher.store.file(number))?;
+                let wants = revision.enabled && revision.access.gateway.enabled;
+                *place() = Some((number, wants));
+                return Ok(wants.then_some(number));
+            }
+            Ok(kept.and_then(|(number, wants)| wants.then_some(number)))
+        });
+        known.await.ok().flatten()
     }
 
     /// The policy in force, as policy.json.

@@ -89,7 +89,9 @@ impl Service {
              agents_resolver = \"127.0.0.1:1\"\nfront = \"127.0.0.1:1\"\nfront_certificate = \"{}\"\n\
              enforcer_socket = \"{}\"\nconsole_socket = \"{}\"\nconsole_uids = [{uid}]\nstate = \"{}\"\n\
              revisions = \"{}\"\npolicy_file = \"{}\"\ntaken_configuration = \"{}\"\n\
-             committed_configuration = \"{}\"\nunits = []\ndeadline_ms = 1000\n",
+             committed_configuration = \"{}\"\nunits = []\ndeadline_ms = 1000\n\
+             identity_socket = \"{}\"\ngateway_socket = \"{}\"\nquota_socket = \"{}\"\n\
+             audit_socket = \"{}\"\nship_socket = \"{}\"\n",
             self.port,
             at("init.sock"),
             at("front.crt"),
@@ -100,6 +102,11 @@ impl Service {
             at("policy.json"),
             at("taken.boot"),
             at("config.boot"),
+            at("identity.sock"),
+            at("gateway.sock"),
+            at("quota.sock"),
+            at("audit.sock"),
+            at("ship.sock"),
         );
         fs::write(self.path("policy.toml"), settings).unwrap();
     }

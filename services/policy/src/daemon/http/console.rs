@@ -1,11 +1,11 @@
 //! What the console's socket offers beyond the front: overview, ruleset, zone, the policy in force, and the keys.
 //!
-//! Every change in here leaves a line in the journal.
+//! Every change in here leaves an event, and a line in the journal.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{Json, Router, extract::State, http::StatusCode, response::Response, routing::post};
-use clawgress_link::admin::{Keys, Overview, PolicyReply, Role};
+use clawgress_link::admin::{Key, Keys, NewKey, Overview, PolicyReply, Role};
 use serde_json::json;
 
 use crate::daemon::{
@@ -16,12 +16,13 @@ use crate::daemon::{
         body::{LARGEST, LARGEST_POLICY},
         call::Call,
         envelope::Envelope,
-        legacy::{Origin, ending, fresh},
+        legacy::{Origin, applied, ending, fresh},
         only_post,
     },
     keys::KeysError,
     policy_text::{self, Within},
     publish::PublishError,
+    record::Change,
 };
 
 pub(crate) fn routes() -> Router<Arc<Api>> {
@@ -89,7 +90,14 @@ async fn apply(State(api): State<Arc<Api>>, call: Call) -> Result<Json<PolicyRep
     let (actor, _) = begin(&api, call, &[]).await?;
     let path = api.publisher.policy_file.clone();
     let publisher = Arc::clone(&api.publisher);
-    let work = tokio::spawn(async move {
+    let change = Change {
+        actor: actor.clone(),
+        source: None,
+        action: "policy apply",
+        agent: None,
+        detail: path.display().to_string(),
+    };
+    let work = async move {
         let reading = tokio::task::spawn_blocking(move || {
             let text = files::read_if_there(&path, LARGEST_POLICY as u64)
                 .map_err(PublishError::from)?
@@ -102,10 +110,8 @@ async fn apply(State(api): State<Arc<Api>>, call: Call) -> Result<Json<PolicyRep
         });
         let policy = reading.await.map_err(PublishError::from)??;
         Ok::<_, Refusal>(publisher.apply(policy).await?)
-    });
-    let outcome = work
-        .await
-        .unwrap_or_else(|stopped| Err(PublishError::Stopped(stopped).into()));
+    };
+    let outcome = api.records.change(change, work, applied).await;
     let origin = Origin {
         actor,
         source: "console".to_owned(),
@@ -135,16 +141,34 @@ async fn create(State(api): State<Arc<Api>>, call: Call) -> Result<Response, Ref
         }
     };
     let name = texts.get("name").map_or("unnamed", String::as_str);
-    let new = api.access.keys.create(name, role, clock::now())?;
-    tracing::info!(%actor, id = new.about.id, role = role.word(), "audit: key created");
+    let change = Change {
+        actor,
+        source: None,
+        action: "key create",
+        agent: None,
+        detail: format!("name={name} role={}", role.word()),
+    };
+    let (name, working) = (name.to_owned(), Arc::clone(&api));
+    let work = async move { Ok(working.access.keys.create(&name, role, clock::now())?) };
+    let told = |new: &NewKey| format!("key {}", new.about.id);
+    let new = api.records.change(change, work, told).await?;
     Ok(fresh(Json(new)))
 }
 
 async fn revoke(State(api): State<Arc<Api>>, call: Call) -> Result<Response, Refusal> {
     let (actor, texts) = begin(&api, call, &["id"]).await?;
-    let id = texts.get("id").map(String::as_str).unwrap_or_default();
-    let key = api.access.keys.revoke(id, clock::now())?;
-    tracing::info!(%actor, id = key.id, "audit: key revoked");
+    let id = texts.get("id").cloned().unwrap_or_default();
+    let change = Change {
+        actor,
+        source: None,
+        action: "key revoke",
+        agent: None,
+        detail: format!("id={id}"),
+    };
+    let working = Arc::clone(&api);
+    let work = async move { Ok(working.access.keys.revoke(&id, clock::now())?) };
+    let told = |key: &Key| format!("key {}", key.id);
+    let key = api.records.change(change, work, told).await?;
     Ok(fresh(Json(key)))
 }
 

@@ -24,6 +24,7 @@ use crate::daemon::{
     },
     policy_text::{self, Within},
     publish::PublishError,
+    record::{Change, one_line},
 };
 
 /// 200 only when everything enforces; the body says what was measured either way.
@@ -109,30 +110,35 @@ pub(crate) async fn policy(
         column,
     };
     let range = envelope.range_of(raw);
+    let size = range.len();
     let reading = tokio::task::spawn_blocking(move || {
         policy_text::read(taken.bytes.get(range).unwrap_or_default(), within)
     });
-    let outcome = match reading.await {
-        Ok(Ok(policy)) => {
-            let publisher = Arc::clone(&api.publisher);
-            // In a task of its own: a caller who hangs up must not leave half a revision.
-            let work = tokio::spawn(async move {
-                if apply == Some(true) {
-                    publisher.apply(policy).await
-                } else {
-                    publisher.check(policy).await
-                }
-            });
-            work.await
-                .unwrap_or_else(|stopped| Err(PublishError::Stopped(stopped)))
-                .map_err(Refusal::from)
+    let publisher = Arc::clone(&api.publisher);
+    let work = async move {
+        let policy = reading.await.map_err(PublishError::from)?;
+        let policy = policy.map_err(|problems| {
+            Refusal::troubles(StatusCode::UNPROCESSABLE_ENTITY, "invalid policy", problems)
+        })?;
+        if apply == Some(true) {
+            Ok(publisher.apply(policy).await?)
+        } else {
+            Ok(publisher.check(policy).await?)
         }
-        Ok(Err(problems)) => Err(Refusal::troubles(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "invalid policy",
-            problems,
-        )),
-        Err(stopped) => Err(PublishError::Stopped(stopped).into()),
+    };
+    let outcome = if apply == Some(true) {
+        let change = Change {
+            actor: origin.actor.clone(),
+            source: (!caller.is_console()).then(|| origin.source.clone()),
+            action: "policy apply",
+            agent: None,
+            detail: format!("{size} bytes of policy.json"),
+        };
+        api.records.change(change, work, applied).await
+    } else {
+        // In a task of its own: a caller who hangs up must not stop it halfway.
+        let work = tokio::spawn(work).await;
+        work.unwrap_or_else(|stopped| Err(PublishError::Stopped(stopped).into()))
     };
     origin.note(&outcome);
     outcome.map(|mut reply| {
@@ -142,6 +148,11 @@ pub(crate) async fn policy(
         }
         Json(reply)
     })
+}
+
+/// What is told of a policy that was applied.
+pub(crate) fn applied(reply: &PolicyReply) -> String {
+    format!("revision {}", reply.revision.unwrap_or(0))
 }
 
 /// Who wanted what, for the line in the journal that every use leaves.
@@ -169,14 +180,6 @@ impl Origin {
             }
         }
     }
-}
-
-/// What callers write must not begin a line of the journal.
-fn one_line(text: &str) -> String {
-    text.chars()
-        .take(300)
-        .map(|letter| if letter.is_control() { ' ' } else { letter })
-        .collect()
 }
 
 /// The revision in a reply for people who look at it through a cache: never an old one.

@@ -3,15 +3,18 @@
 //! Decides nothing about enforcement; it asks those who do.
 
 mod access;
+mod agents;
 mod body;
 mod call;
 mod console;
 mod envelope;
+mod explain;
 mod legacy;
 mod peer;
 mod refusal;
+mod trail;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -20,9 +23,13 @@ use axum::{
     routing::{MethodRouter, post},
 };
 
-use crate::daemon::{enforcer::Enforcer, measurer::Measurer, publish::Publisher};
+use tokio::sync::Mutex;
 
-pub(crate) use access::Access;
+use crate::daemon::{
+    enforcer::Enforcer, measurer::Measurer, publish::Publisher, record::Records, services::Services,
+};
+
+pub(crate) use access::{Access, Actor};
 pub(crate) use body::Places;
 pub(crate) use peer::Peer;
 pub(crate) use refusal::Refusal;
@@ -37,6 +44,12 @@ pub(crate) struct Api {
     pub(crate) measurer: Measurer,
     pub(crate) enforcer: Enforcer,
     pub(crate) publisher: Arc<Publisher>,
+    pub(crate) services: Services,
+    pub(crate) records: Arc<Records>,
+    /// One explanation at a time.
+    pub(crate) explaining: Mutex<()>,
+    /// For each short question to a neighbour.
+    pub(crate) deadline: Duration,
 }
 
 /// What the front leads to.
@@ -46,7 +59,12 @@ pub(crate) fn front(api: &Arc<Api>) -> Router {
 
 /// What the console's socket offers: all of that, and what belongs on the console alone.
 pub(crate) fn console(api: &Arc<Api>) -> Router {
-    finish(legacy().merge(console::routes()), api)
+    let explain = only_post(post(explain::answer));
+    let own = console::routes()
+        .merge(agents::routes())
+        .merge(trail::routes())
+        .route("/clawgress/explain", explain);
+    finish(legacy().merge(own), api)
 }
 
 fn legacy() -> Router<Arc<Api>> {

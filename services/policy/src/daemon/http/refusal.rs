@@ -64,6 +64,10 @@ impl Refusal {
         self
     }
 
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
     pub(crate) fn error(&self) -> &str {
         &self.text.error
     }
