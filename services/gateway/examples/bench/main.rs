@@ -87,6 +87,7 @@ fn gateway(queue: &Path) -> Result<()> {
         world::LIMITS,
         NAMES,
         &Arc::default(),
+        &Arc::default(),
         vec![sockets()?, sockets()?],
     )?;
     loop {
