@@ -6,19 +6,19 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
 use crate::flows::{Cut, Flow};
-use crate::judge::Judge;
+use crate::judge::{Judge, Proved};
 use crate::listen::{self, Door};
 use crate::tls::Showing;
 use crate::worker::{Doors, Limits, Worker};
 
-/// Flows that are judged again before the ones that move bytes have their turn: a few thousand judgements are no pause.
-const JUDGED_AT_ONCE: usize = 500;
+/// So long flows are judged again before the ones that move bytes have their turn.
+const JUDGED_AT_ONCE: Duration = Duration::from_millis(2);
 const TICK: Duration = Duration::from_secs(1);
 /// A tunnel of which one side has ended has so long for the other.
 const HALF_CLOSED_SECONDS: u32 = 120;
@@ -54,9 +54,9 @@ impl Gateway {
         limits: Limits,
         named: SocketAddr,
         showing: &Arc<Showing>,
+        doors: &Arc<Doors>,
         sockets: Vec<Sockets>,
     ) -> io::Result<Self> {
-        let doors = Arc::new(Doors::default());
         let stage = watch::Sender::new(Stage::Serving);
         let mut gateway = Self {
             judge,
@@ -69,7 +69,7 @@ impl Gateway {
                 Arc::clone(&gateway.judge),
                 limits,
                 named,
-                Arc::clone(&doors),
+                Arc::clone(doors),
                 Arc::clone(showing),
             );
             gateway.workers.push(Arc::clone(&worker));
@@ -101,17 +101,20 @@ impl Gateway {
     }
 
     pub fn connections(&self) -> usize {
-        self.workers
-            .first()
-            .map_or(0, |worker| worker.doors().open())
+        self.workers.iter().map(|worker| worker.open()).sum()
     }
 
-    /// Accepts nobody any more and waits until all is over, at most so long; then cuts what is left.
-    pub async fn drain(&self, patience: Duration) {
+    /// Accepts nobody any more; connections end with the request that they are at.
+    pub fn stop_accepting(&self) {
         self.stage.send_replace(Stage::Draining);
         for worker in &self.workers {
             worker.drain();
         }
+    }
+
+    /// Accepts nobody any more and waits until all is over, at most so long; then cuts what is left.
+    pub async fn drain(&self, patience: Duration) {
+        self.stop_accepting();
         let deadline = tokio::time::Instant::now() + patience;
         while self.connections() > 0 && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -185,13 +188,16 @@ async fn judge_again(worker: Arc<Worker>) {
     let mut changes = worker.judge.changes();
     while changes.changed().await.is_ok() {
         worker.pool.forget_all();
-        for some in worker.flows.all().chunks(JUDGED_AT_ONCE) {
-            for flow in some {
-                if let Err(reason) = worker.judge.judge_open(&flow.subject) {
-                    flow.cut(Cut::Denied(reason));
-                }
+        let mut proved = Proved::default();
+        let mut since = Instant::now();
+        for flow in worker.flows.all() {
+            if let Err(reason) = worker.judge.judge_beside(&flow.subject, &mut proved) {
+                flow.cut(Cut::Denied(reason));
             }
-            tokio::task::yield_now().await;
+            if since.elapsed() >= JUDGED_AT_ONCE {
+                tokio::task::yield_now().await;
+                since = Instant::now();
+            }
         }
     }
 }

@@ -3,16 +3,22 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use crate::flows::Flows;
-use crate::judge::Judge;
+use crate::judge::{Judge, Seat};
 use crate::pool::Pool;
 use crate::relay::Pipes;
 use crate::resolver::Resolver;
+use crate::source;
 use crate::tls::Showing;
+
+/// Connections while there is nothing to judge by: each is told so.
+const WITHOUT_SNAPSHOT: usize = 256;
 
 /// What bounds a connection; the committed revision says some of it, the service's own configuration the rest.
 #[derive(Debug, Clone, Copy)]
@@ -37,10 +43,13 @@ pub struct Worker {
     pub pool: Arc<Pool>,
     pub showing: Arc<Showing>,
     doors: Arc<Doors>,
-    draining: AtomicBool,
+    /// Of this worker.
+    open: Arc<AtomicUsize>,
+    draining: watch::Sender<bool>,
 }
 
-/// Counts connections: all of the gateway, and those of each source that nobody knows yet.
+/// Counts connections: all there are, the ones that an older set of workers drains included, and those of each source that
+/// nobody knows yet. A stream of HTTP/2 counts like a connection.
 #[derive(Debug, Default)]
 pub struct Doors {
     all: AtomicUsize,
@@ -53,6 +62,8 @@ pub struct Place {
     doors: Arc<Doors>,
     /// None: somebody has been admitted over this connection.
     unknown: Option<IpAddr>,
+    of_worker: Option<Arc<AtomicUsize>>,
+    pub seat: Seat,
 }
 
 impl Doors {
@@ -70,7 +81,10 @@ impl Doors {
         let mut place = Place {
             doors: Arc::clone(self),
             unknown: None,
+            of_worker: None,
+            seat: Seat::default(),
         };
+        let source = source::network(source);
         let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
         let count = unknown.entry(source).or_default();
         if *count >= most_unknown {
@@ -79,6 +93,20 @@ impl Doors {
         *count += 1;
         place.unknown = Some(source);
         Some(place)
+    }
+
+    /// For one more stream of a connection.
+    fn enter_again(self: &Arc<Self>, most: usize) -> Option<Place> {
+        if self.all.fetch_add(1, Ordering::Relaxed) >= most {
+            self.all.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(Place {
+            doors: Arc::clone(self),
+            unknown: None,
+            of_worker: None,
+            seat: Seat::default(),
+        })
     }
 
     pub fn open(&self) -> usize {
@@ -110,6 +138,9 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.known();
         self.doors.all.fetch_sub(1, Ordering::Relaxed);
+        if let Some(open) = &self.of_worker {
+            open.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -130,31 +161,55 @@ impl Worker {
             pool: Arc::default(),
             showing,
             doors,
-            draining: AtomicBool::new(false),
+            open: Arc::default(),
+            draining: watch::Sender::new(false),
         })
     }
 
     /// None: there are too many connections.
     pub fn enter(&self, source: IpAddr) -> Option<Place> {
-        let most = self
-            .judge
-            .snapshot()
-            .map_or(0, |snapshot| snapshot.policy.settings.connections);
-        self.doors
-            .enter(source, most as usize, self.limits.unknown_of_source)
+        let place = self
+            .doors
+            .enter(source, self.most(), self.limits.unknown_of_source);
+        let Some(mut place) = place else {
+            self.judge.record_turned_away(source);
+            return None;
+        };
+        self.open.fetch_add(1, Ordering::Relaxed);
+        place.of_worker = Some(Arc::clone(&self.open));
+        Some(place)
     }
 
-    pub fn doors(&self) -> &Arc<Doors> {
-        &self.doors
+    /// For one more stream beside others of its connection.
+    pub fn enter_again(&self) -> Option<Place> {
+        self.doors.enter_again(self.most())
+    }
+
+    fn most(&self) -> usize {
+        self.judge.snapshot().map_or(WITHOUT_SNAPSHOT, |snapshot| {
+            snapshot.policy.settings.connections as usize
+        })
+    }
+
+    /// Connections of this worker.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
     }
 
     pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+        *self.draining.borrow()
     }
 
-    /// From now on each connection ends with the request that it is at.
+    /// From now on each connection ends with the request that it is at, and an idle one at once.
     pub fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+        self.draining.send_replace(true);
+    }
+
+    /// Returns when the worker is told to drain.
+    pub async fn drained(&self) {
+        let mut draining = self.draining.subscribe();
+        // The sender lives as long as the worker.
+        let _ = draining.wait_for(|draining| *draining).await;
     }
 }
 
@@ -179,6 +234,19 @@ mod tests {
         );
         drop((first, second, third));
         assert_eq!(doors.open(), 0);
+        assert!(doors.unknown.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_host_with_a_network_of_its_own_is_one_source() {
+        let doors = Arc::new(Doors::default());
+        let source = |text: &str| text.parse::<IpAddr>().unwrap();
+        let first = doors.enter(source("2001:db8:0:1::1"), 9, 2);
+        let second = doors.enter(source("2001:db8:0:1:ffff::2"), 9, 2);
+        assert!(first.is_some() && second.is_some());
+        assert!(doors.enter(source("2001:db8:0:1::3"), 9, 2).is_none());
+        assert!(doors.enter(source("2001:db8:0:2::1"), 9, 2).is_some());
+        drop((first, second));
         assert!(doors.unknown.lock().unwrap().is_empty());
     }
 }

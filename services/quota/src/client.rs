@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clawgress_config::access::FailMode;
+use tokio::sync::watch;
 
 use crate::wire::{LeaseError, Renewal, Reply, renew};
 use crate::{Ledger, Share, Snapshot};
@@ -42,7 +43,21 @@ impl Client {
     }
 
     /// Renews for ever. `fail` tells what the configuration says now; without a lease nothing is used unless it is open.
-    pub async fn run(mut self, fail: impl Fn() -> FailMode) {
+    pub async fn run(self, fail: impl Fn() -> FailMode) {
+        let (_never, told) = watch::channel(false);
+        self.run_until(fail, told).await;
+    }
+
+    /// As `run`, until this gateway is told to hand over: it gives its part up and tells all that it has used, so that its
+    /// successor begins with that under the same name.
+    pub async fn run_until(mut self, fail: impl Fn() -> FailMode, mut told: watch::Receiver<bool>) {
+        let ending = async move {
+            // A sender that is gone says nothing.
+            if told.wait_for(|told| *told).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        let mut ending = std::pin::pin!(ending);
         self.ledger.set_share(without_lease(Share::NONE, fail()));
         let mut reachable = true;
         loop {
@@ -65,8 +80,24 @@ impl Client {
                 }
             }
             let waiting = reachable && self.ledger.share() == Share::NONE;
-            tokio::time::sleep(if waiting { SOON } else { RENEWAL }).await;
+            let pause = tokio::time::sleep(if waiting { SOON } else { RENEWAL });
+            tokio::select! {
+                () = pause => {}
+                () = &mut ending => break,
+            }
         }
+        self.hand_over().await;
+    }
+
+    /// What is still under way here goes on and is not admitted anew; without an answer the lease ends by itself.
+    async fn hand_over(&mut self) {
+        self.ledger.set_share(Share::NONE);
+        self.until = None;
+        if let Err(error) = self.renew().await {
+            tracing::warn!("handing the quotas over: {error}");
+        }
+        // Whatever it was told: it is the successor's.
+        self.ledger.set_share(Share::NONE);
     }
 
     /// Asks once.

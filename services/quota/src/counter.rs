@@ -135,7 +135,7 @@ impl State {
         // Nobody knows when a connection ends, nor does waiting bring bytes back in time.
         if quota
             .connections
-            .is_some_and(|limit| self.connections >= limit)
+            .is_some_and(|limit| u64::from(self.connections) >= share.of(limit))
         {
             full(SECOND, names.connections, true);
         }

@@ -100,6 +100,7 @@ fn gateway(queue: &Path, port: u16, names: usize) -> Result<()> {
         world::LIMITS,
         NAMES,
         &Arc::default(),
+        &Arc::default(),
         vec![sockets()?, sockets()?],
     )?;
     loop {

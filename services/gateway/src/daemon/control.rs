@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use super::listeners::Serving;
 use crate::judge::{Blocked, Judge};
+use crate::metrics::Now;
 
 const LONGEST: u64 = 4096;
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -24,12 +25,21 @@ const MOST_LISTED: usize = 10_000;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "ask", deny_unknown_fields)]
 pub enum Request {
-    Block { agent: String },
-    Unblock { agent: String },
+    Block {
+        agent: String,
+    },
+    Unblock {
+        agent: String,
+    },
     BlockAll,
     UnblockAll,
-    Flows { agent: Option<String> },
+    Flows {
+        agent: Option<String>,
+    },
     Status,
+    Health,
+    /// Counts and gauges, as Prometheus reads them.
+    Metrics,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +56,14 @@ pub enum Reply {
         flows: usize,
         blocked: Blocked,
         events_waiting: u64,
+    },
+    Health {
+        healthy: bool,
+        /// What is amiss, each in words.
+        faults: Vec<String>,
+    },
+    Metrics {
+        text: String,
     },
     Error {
         error: String,
@@ -101,7 +119,12 @@ impl Control {
             _ => {}
         }
         let listener = UnixListener::bind(path).map_err(failed)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o666)).map_err(failed)?;
+        // Who may speak here is in the directory's group; whom we hear is decided by the user, at each question.
+        if let Some(directory) = path.parent() {
+            let group = fs::metadata(directory).map_err(failed)?.gid();
+            std::os::unix::fs::chown(path, None, Some(group)).map_err(failed)?;
+        }
+        fs::set_permissions(path, fs::Permissions::from_mode(0o660)).map_err(failed)?;
         let control = Arc::clone(self);
         tokio::spawn(async move {
             loop {
@@ -150,6 +173,10 @@ impl Control {
             Request::BlockAll => self.change(|blocked| blocked.all = true).await,
             Request::UnblockAll => self.change(|blocked| blocked.all = false).await,
             Request::Flows { agent } => self.flows(agent.as_deref()),
+            Request::Health => self.health(),
+            Request::Metrics => Reply::Metrics {
+                text: self.judge.metrics().text(&self.now()),
+            },
             Request::Status => {
                 let serving = self.serving.load();
                 Reply::Status {
@@ -184,6 +211,43 @@ impl Control {
             self.judge.block(blocked.clone());
         }
         Reply::Blocked(blocked)
+    }
+
+    fn now(&self) -> Now {
+        let serving = self.serving.load();
+        let flows = serving.as_ref().map(|gateway| gateway.flows());
+        let flows = flows.unwrap_or_default();
+        let snapshot = self.judge.snapshot();
+        let queue = self.judge.queue().status();
+        Now {
+            connections: serving.as_ref().map_or(0, |gateway| gateway.connections()),
+            tunnels: flows.iter().filter(|flow| flow.subject.tunnel).count(),
+            flows: flows.len(),
+            events_waiting: queue.waiting,
+            events_bytes: queue.bytes,
+            events_dropped: queue.dropped,
+            revision: snapshot.as_ref().map(|snapshot| snapshot.policy.revision),
+            credentials: snapshot.as_ref().map(|snapshot| snapshot.credentials),
+            ready: snapshot.is_some() && serving.is_some() && queue.broken.is_none(),
+            clock_trusted: self.judge.believes_clock(),
+        }
+    }
+
+    fn health(&self) -> Reply {
+        let snapshot = self.judge.snapshot();
+        let mut faults = Vec::new();
+        if snapshot.is_none() {
+            faults.push("no revision or no credentials yet: every request is denied".to_owned());
+        }
+        if snapshot.is_some() && self.serving.load().is_none() {
+            faults.push("no door is open yet".to_owned());
+        }
+        let queue = self.judge.queue().status();
+        faults.extend(queue.broken.map(|why| format!("the audit queue: {why}")));
+        Reply::Health {
+            healthy: faults.is_empty(),
+            faults,
+        }
     }
 
     fn flows(&self, agent: Option<&str>) -> Reply {

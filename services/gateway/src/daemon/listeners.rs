@@ -10,13 +10,17 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use tokio::sync::watch;
 
+use super::doors::{self, Inherited};
 use crate::config::Config;
 use crate::gateway::{Gateway, Sockets};
 use crate::judge::{Compiled, Judge};
 use crate::listen;
 use crate::tls::{self, Showing};
+use crate::worker::Doors;
 
 const AGAIN: Duration = Duration::from_secs(1);
+/// A gateway that was disabled has so long to answer what it is at; tunnels are cut by the new revision itself.
+const DISABLED: Duration = Duration::from_millis(500);
 
 /// Where agents may come, and what a set of workers was started with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,8 +39,10 @@ pub async fn keep(
     judge: Arc<Judge>,
     mut revision: watch::Receiver<Option<Arc<Compiled>>>,
     serving: Serving,
+    inherited: Inherited,
 ) {
     let showing = Arc::new(Showing::default());
+    let places = Arc::new(Doors::default());
     let mut current: Option<Wanted> = None;
     loop {
         let compiled = revision.borrow_and_update().clone();
@@ -44,9 +50,22 @@ pub async fn keep(
         if let Some(compiled) = compiled {
             let wanted = wanted(&compiled);
             if current.as_ref() != Some(&wanted) {
-                match start(&config, &judge, &showing, &wanted) {
+                let opened = sockets(&config, &wanted, &inherited);
+                match opened
+                    .and_then(|sockets| start(&config, &judge, &showing, &places, &wanted, sockets))
+                {
                     Ok(gateway) => {
-                        let drain = Duration::from_secs(compiled.settings.drain_seconds.into());
+                        inherited.forget_rest();
+                        let gone = current
+                            .iter()
+                            .flat_map(Wanted::all)
+                            .filter(|at| !wanted.all().any(|now| now == *at));
+                        gone.for_each(doors::forget);
+                        let drain = if compiled.enabled {
+                            Duration::from_secs(compiled.settings.drain_seconds.into())
+                        } else {
+                            DISABLED
+                        };
                         if let Some(old) = serving.swap(Some(Arc::new(gateway))) {
                             tokio::spawn(async move { old.drain(drain).await });
                         }
@@ -64,6 +83,12 @@ pub async fn keep(
         if let Ok(Err(_)) = changed.await {
             return;
         }
+    }
+}
+
+impl Wanted {
+    fn all(&self) -> impl Iterator<Item = SocketAddr> {
+        self.plain.iter().chain(&self.tls).copied()
     }
 }
 
@@ -97,15 +122,33 @@ fn start(
     config: &Config,
     judge: &Arc<Judge>,
     showing: &Arc<Showing>,
+    places: &Arc<Doors>,
     wanted: &Wanted,
+    sockets: Vec<Sockets>,
 ) -> anyhow::Result<Gateway> {
     if !wanted.tls.is_empty() {
         showing.replace(tls::config(&config.certificate, &config.key)?);
     }
+    let limits = config.limits(wanted.connect_seconds);
+    Ok(Gateway::start(
+        Arc::clone(judge),
+        limits,
+        config.named,
+        showing,
+        places,
+        sockets,
+    )?)
+}
+
+fn sockets(
+    config: &Config,
+    wanted: &Wanted,
+    inherited: &Inherited,
+) -> anyhow::Result<Vec<Sockets>> {
     let open = |addresses: &BTreeSet<SocketAddr>| -> Result<Vec<OwnedFd>, listen::ListenError> {
         addresses
             .iter()
-            .map(|address| listen::open(*address))
+            .map(|address| inherited.open(*address))
             .collect()
     };
     let mut sockets = Vec::new();
@@ -119,12 +162,5 @@ fn start(
     if let (Some(path), Some(first)) = (&config.front_socket, sockets.first_mut()) {
         first.front = Some(listen::open_front(path)?);
     }
-    let limits = config.limits(wanted.connect_seconds);
-    Ok(Gateway::start(
-        Arc::clone(judge),
-        limits,
-        config.named,
-        showing,
-        sockets,
-    )?)
+    Ok(sockets)
 }

@@ -1,7 +1,11 @@
 //! The service around the gateway: keeps its snapshot new, its listeners where the revision wants them, its events shipped.
 
 pub mod control;
+pub mod doors;
+pub mod kept;
+mod lanes;
 pub mod listeners;
+pub mod parent;
 pub mod snapshots;
 
 use std::path::PathBuf;
@@ -12,12 +16,18 @@ use clawgress_audit::queue::{OpenError, Queue, Settings};
 use clawgress_config::access::FailMode;
 use clawgress_link::error::ProbeError;
 use clawgress_quota::Ledger;
+use clawgress_quota::client::Client;
 use tokio::net::UnixStream;
+use tokio::sync::watch;
 
+use crate::clock::Watch;
 use crate::config::Config;
-use crate::judge::{Blocked, BlockedError, Judge};
+use crate::judge::{Blocked, BlockedError, Judge, Own, since_1970};
+use kept::Kept;
 
 const TICK: Duration = Duration::from_millis(200);
+/// Ticks between two looks at what changes seldom.
+const SELDOM: u32 = 5;
 /// As this gateway calls itself to audit and quota.
 pub const NAME: &str = "gateway";
 
@@ -31,16 +41,24 @@ pub enum StartError {
     Ask(#[from] ProbeError),
 }
 
+/// A judge, and the tasks that keep it going.
+pub struct Running {
+    pub judge: Arc<Judge>,
+    draining: watch::Sender<bool>,
+    lease: tokio::task::JoinHandle<()>,
+}
+
 /// Where the kill switch is kept.
 pub fn blocked_file(config: &Config) -> PathBuf {
     config.state.join("blocked.json")
 }
 
 /// The judge with all that it writes to, and the tasks that keep these going.
-pub fn judge(config: &Config) -> Result<Arc<Judge>, StartError> {
+pub fn judge(config: &Config) -> Result<Running, StartError> {
     let path = config.state.join("queue");
     // What a revision says of durability counts from the next start: a queue is opened once.
     let audit = snapshots::read(&config.revision)
+        .or_else(|| Kept::below(&config.state).revision())
         .map(|revision| revision.access.audit)
         .unwrap_or_default();
     let settings = Settings {
@@ -63,23 +81,75 @@ pub fn judge(config: &Config) -> Result<Arc<Judge>, StartError> {
         clawgress_audit::ship::keep_shipping(|| UnixStream::connect(socket.clone()), reader, NAME)
             .await;
     });
-    let name = format!("{NAME}-{}", std::process::id());
-    let lease = clawgress_quota::client::Client::new(name, config.quota_socket.clone(), ledger);
+    tokio::spawn(lanes::ship_left(
+        config.state.join("queue"),
+        settings,
+        config.ship_socket.clone(),
+    ));
+    let (draining, told) = watch::channel(false);
+    // A name that outlives restarts: what was used under it is remembered, and no part of a dead process lingers.
+    let lease = Client::new(NAME.to_owned(), config.quota_socket.clone(), ledger);
     let of_fail_mode = Arc::clone(&judge);
-    tokio::spawn(lease.run(move || {
+    let fail = move || {
         of_fail_mode
             .snapshot()
             .map_or(FailMode::Closed, |snapshot| snapshot.policy.quotas().fail)
-    }));
-    tokio::spawn(keep_time(Arc::clone(&judge)));
-    Ok(judge)
+    };
+    let lease = tokio::spawn(lease.run_until(fail, told));
+    tokio::spawn(keep_time(Arc::clone(&judge), config.clone()));
+    Ok(Running {
+        judge,
+        draining,
+        lease,
+    })
 }
 
-async fn keep_time(judge: Arc<Judge>) {
+impl Running {
+    /// Hands its quotas over: from now on a successor has them.
+    pub async fn hand_over(&mut self) {
+        self.draining.send_replace(true);
+        // It ends by itself, soon; what it could not tell is lost with the service that it would have told.
+        let _ = (&mut self.lease).await;
+    }
+}
+
+/// What is true of the machine is looked at here, and who is blocked while a successor is the one that is told.
+async fn keep_time(judge: Arc<Judge>, config: Config) {
+    let mut tick = tokio::time::interval(TICK);
+    let mut watch = Watch::new(&config.state.join("clock"));
+    let mut ticks: u32 = 0;
+    loop {
+        tick.tick().await;
+        let disciplined = crate::clock::is_disciplined();
+        judge.trust_clock(disciplined);
+        judge.take_clock(watch.look(
+            since_1970(),
+            std::time::Instant::now(),
+            disciplined || judge.believes_hardware_clock(),
+        ));
+        judge.look_at_the_clock();
+        if ticks.is_multiple_of(SELDOM) {
+            judge.tell_folded();
+            match Own::read() {
+                Ok(own) => judge.take_own(own),
+                Err(error) => tracing::error!(
+                    "listing this box's own addresses: {error}; the ones known before hold"
+                ),
+            }
+        }
+        ticks = ticks.wrapping_add(1);
+    }
+}
+
+/// A successor hears of a change first: while this process drains, the file that both keep is looked at.
+pub async fn follow_blocked(judge: Arc<Judge>, file: PathBuf) {
     let mut tick = tokio::time::interval(TICK);
     loop {
         tick.tick().await;
-        judge.trust_clock(crate::clock::is_disciplined());
-        judge.look_at_the_clock();
+        match Blocked::read(&file) {
+            Ok(blocked) if blocked != *judge.blocked() => judge.block(blocked),
+            Ok(_) => {}
+            Err(error) => tracing::error!("{error}; who was blocked stays so"),
+        }
     }
 }

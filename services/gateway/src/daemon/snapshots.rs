@@ -2,7 +2,6 @@
 //! by something older or by nothing.
 
 use std::fs;
-use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -16,10 +15,12 @@ use clawgress_link::mtls::Role;
 use clawgress_policy::Revision;
 use tokio::sync::watch;
 
+use super::kept::Kept;
 use crate::config::Config;
 use crate::judge::{Compiled, Judge, Snapshot};
 
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+const AGAIN: Duration = Duration::from_secs(1);
 const ENROL_AGAIN: Duration = Duration::from_secs(1);
 
 /// What the file looks like without reading it; a revision's file is never written twice, only replaced.
@@ -37,21 +38,50 @@ pub fn read(path: &Path) -> Option<Revision> {
         .ok()
 }
 
-/// Compiles each new revision; the first is told as soon as there is one.
+/// Compiles each new revision; the first is told as soon as there is one. What was in force last is so at once.
 pub fn watch_revision(config: &Config) -> watch::Receiver<Option<Arc<Compiled>>> {
     let (tell, told) = watch::channel(None);
+    let kept = Kept::below(&config.state);
     let path = config.revision.clone();
     tokio::spawn(async move {
+        let mut known = loop {
+            match kept.highest() {
+                Ok(highest) => {
+                    break Known {
+                        highest,
+                        in_force: false,
+                    };
+                }
+                // Fail closed: an older revision might be taken.
+                Err(error) => tracing::error!("{error}; no revision is taken"),
+            }
+            tokio::time::sleep(AGAIN).await;
+        };
+        let last = kept.clone();
+        let compiled = tokio::task::spawn_blocking(move || compile(&last.revision()?));
+        if let Ok(Some(compiled)) = compiled.await {
+            known.highest = known.highest.max(compiled.revision);
+            known.in_force = true;
+            tell.send_replace(Some(Arc::new(compiled)));
+        }
         let mut seen = None;
-        let mut known = 0;
         loop {
             let now = look(&path);
             if now != seen && now.is_some() {
                 let path = path.clone();
-                let compiled = tokio::task::spawn_blocking(move || compile(&path, known)).await;
-                if let Ok(Some(compiled)) = compiled {
-                    known = compiled.revision;
+                let taken = tokio::task::spawn_blocking(move || {
+                    let revision = newer(&path, known)?;
+                    Some((compile(&revision)?, revision))
+                });
+                if let Ok(Some((compiled, revision))) = taken.await {
+                    known = Known {
+                        highest: compiled.revision,
+                        in_force: true,
+                    };
                     tell.send_replace(Some(Arc::new(compiled)));
+                    // First in force, then on disk: a full or slow disk must not hold a change back.
+                    let kept = kept.clone();
+                    let _ = tokio::task::spawn_blocking(move || kept.keep(&revision)).await;
                 }
                 seen = now;
             }
@@ -59,6 +89,13 @@ pub fn watch_revision(config: &Config) -> watch::Receiver<Option<Arc<Compiled>>>
         }
     });
     told
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    /// That was ever taken, by this process or one before.
+    highest: u64,
+    in_force: bool,
 }
 
 fn look(path: &Path) -> Option<Seen> {
@@ -71,17 +108,23 @@ fn look(path: &Path) -> Option<Seen> {
     })
 }
 
-fn compile(path: &Path, known: u64) -> Option<Compiled> {
+/// None: there is nothing to take. The number that is in force already is nothing to complain of.
+fn newer(path: &Path, known: Known) -> Option<Revision> {
     let revision = read(path)?;
-    if revision.number <= known {
+    if revision.number < known.highest {
         tracing::error!(
-            "{} holds revision {}, and {known} is in force; only a higher one is taken",
+            "{} holds revision {}, and {} was in force already; only a higher one is taken",
             path.display(),
-            revision.number
+            revision.number,
+            known.highest
         );
         return None;
     }
-    Compiled::of(&revision, &own_addresses())
+    (revision.number > known.highest || !known.in_force).then_some(revision)
+}
+
+fn compile(revision: &Revision) -> Option<Compiled> {
+    Compiled::of(revision)
         .inspect_err(|error| {
             tracing::error!(
                 "compiling revision {}: {error}; what is in force stays so",
@@ -89,22 +132,6 @@ fn compile(path: &Path, known: u64) -> Option<Compiled> {
             )
         })
         .ok()
-}
-
-fn own_addresses() -> Vec<IpAddr> {
-    let interfaces = match nix::ifaddrs::getifaddrs() {
-        Ok(interfaces) => interfaces,
-        Err(error) => {
-            tracing::error!("listing this box's own addresses: {error}");
-            return Vec::new();
-        }
-    };
-    let address_of = |interface: nix::ifaddrs::InterfaceAddress| {
-        let address = interface.address?;
-        let four = address.as_sockaddr_in().map(|four| IpAddr::V4(four.ip()));
-        four.or_else(|| address.as_sockaddr_in6().map(|six| IpAddr::V6(six.ip())))
-    };
-    interfaces.filter_map(address_of).collect()
 }
 
 /// Gives the judge a new snapshot whenever one half of it changes. Until both are there nobody is admitted.
@@ -175,8 +202,10 @@ async fn take(
     key: CredentialKey,
 ) {
     let mark = bundle.mark;
-    let compiled =
-        tokio::task::spawn_blocking(move || Snapshot::of(&policy, &bundle.content, key)).await;
+    let compiled = tokio::task::spawn_blocking(move || {
+        Snapshot::of(&policy, mark.number, &bundle.content, key)
+    })
+    .await;
     if let Ok(snapshot) = compiled {
         tracing::info!(
             "revision {} and credentials {mark} are in force",

@@ -12,9 +12,12 @@ use clawgress_policy::{self as policy, Decision, Reason};
 use clawgress_quota::{self as quota, Ledger, Reservation};
 use rustls::pki_types::CertificateDer;
 
-use super::agents::Open;
-use super::{Judge, Snapshot, Subject, now_ns};
+use super::agents::{Open, Seat};
+use super::events::begun;
+use super::folded::Kind;
+use super::{Judge, Own, Snapshot, Subject, now_ns};
 use crate::denial::Denial;
+use crate::metrics::Metrics;
 use crate::request_id::RequestId;
 use crate::wire::target::Host;
 
@@ -23,6 +26,8 @@ use crate::wire::target::Host;
 pub struct Asked<'a> {
     pub id: RequestId,
     pub source: IpAddr,
+    /// Of the connection that it came over.
+    pub seat: &'a Seat,
     pub shown: Shown<'a>,
     pub host: &'a Host,
     pub port: u16,
@@ -47,6 +52,7 @@ pub struct Admission {
     pub verdict: Verdict,
     pub(super) ticket: Ticket,
     pub(super) ledger: Arc<Ledger>,
+    pub(super) metrics: Arc<Metrics>,
     /// A quota had it wait.
     pub(super) delayed: bool,
     pub began: Instant,
@@ -63,43 +69,54 @@ pub struct Verdict {
 impl Judge {
     pub async fn admit(&self, asked: Asked<'_>) -> Result<Admission, Denial> {
         let began = Instant::now();
-        let Some(snapshot) = self.snapshot().filter(|snapshot| snapshot.policy.enabled) else {
-            return Err(Denial::of(Reason::Unavailable));
+        let current = self.snapshot();
+        let Some(snapshot) = current.as_ref().filter(|now| now.policy.enabled) else {
+            let denial = Denial::of(Reason::Unavailable);
+            self.record_denial(current.as_deref(), &asked, None, None, &denial);
+            return Err(denial);
         };
-        let moment = self.moment(&snapshot);
-        let identity = match identify(&snapshot, &asked, moment) {
+        let moment = self.moment(snapshot);
+        let identity = match identify(snapshot, &asked, moment) {
             Ok(identity) => identity,
             Err(refusal) => {
                 let denial = Denial::without_identity(refusal.word());
-                self.record_denial(&snapshot, &asked, None, None, &denial);
+                self.record_denial(Some(snapshot), &asked, None, None, &denial);
                 return Err(denial);
             }
         };
         if self.blocked.load().holds(&identity.agent_id) {
             let denial = Denial::of(Reason::Blocked);
-            self.record_denial(&snapshot, &asked, Some(&identity), None, &denial);
+            self.record_denial(Some(snapshot), &asked, Some(&identity), None, &denial);
             return Err(denial);
         }
-        let decision = decide(&snapshot, &identity, &asked, &[], moment);
+        let decision = decide(snapshot, &identity, &asked, &[], moment);
         if let Some(denial) = denial_of(&decision, asked.upgrade) {
-            self.record_denial(&snapshot, &asked, Some(&identity), Some(&decision), &denial);
+            let who = Some(&*identity);
+            self.record_denial(Some(snapshot), &asked, who, Some(&decision), &denial);
             return Err(denial);
         }
-        let (reservation, open, wait) = match self.reserve(&snapshot, &identity) {
+        let (reservation, open, wait) = match self.reserve(snapshot, &identity, asked.seat) {
             Ok(reserved) => reserved,
             Err(denial) => {
-                self.record_denial(&snapshot, &asked, Some(&identity), Some(&decision), &denial);
+                let who = Some(&*identity);
+                self.record_denial(Some(snapshot), &asked, who, Some(&decision), &denial);
                 return Err(denial);
             }
         };
         if let Some(wait) = wait {
             tokio::time::sleep(wait).await;
         }
-        let event = snapshot.begun(&asked, Some(&identity), Some(&decision));
-        let ticket = self.queue.begin_durably(&event).await.map_err(|refused| {
-            tracing::warn!("recording a request of {}: {refused}", identity.agent_id);
-            Denial::of(Reason::Unavailable)
-        })?;
+        let event = begun(Some(snapshot), &asked, Some(&identity), Some(&decision));
+        let ticket = match self.queue.begin_durably(&event).await {
+            Ok(ticket) => ticket,
+            Err(refused) => {
+                tracing::warn!(request_id = %asked.id, agent_id = %identity.agent_id, "recording a request: {refused}");
+                let denial = Denial::of(Reason::Unavailable);
+                self.metrics.denied(denial.word());
+                self.fold(Some(&identity), &asked, Kind::Queue, &denial);
+                return Err(denial);
+            }
+        };
         let verdict = Verdict {
             policy_id: decision.policy_id.into(),
             label: decision.label.map(Into::into),
@@ -126,6 +143,7 @@ impl Judge {
             verdict,
             ticket,
             ledger: Arc::clone(&self.ledger),
+            metrics: Arc::clone(&self.metrics),
             delayed: wait.is_some(),
             began,
         })
@@ -136,11 +154,11 @@ impl Judge {
         &self,
         snapshot: &Snapshot,
         identity: &Identity,
-    ) -> Result<(Reservation, Open, Option<Duration>), Denial> {
+        seat: &Seat,
+    ) -> Result<(Reservation, Arc<Open>, Option<Duration>), Denial> {
         let most = snapshot.policy.settings.connections_per_agent;
-        let open = self
-            .agents
-            .open(&identity.agent_id, most)
+        let open = seat
+            .take(&self.agents, &identity.agent_id, most)
             .ok_or_else(|| Denial::over_quota("connections-per-agent", Duration::from_secs(1)))?;
         let subject = quota::Subject {
             agent: &identity.agent_id,
@@ -162,10 +180,12 @@ impl Judge {
             return Err(Reason::Unavailable);
         };
         let moment = self.moment(&snapshot);
+        let own = self.own().ok_or(Reason::Unavailable)?;
         let mut reason = Reason::Unresolved;
         let mut good = Vec::with_capacity(resolved.len());
         for address in resolved {
-            match may_dial(&snapshot, &subject.identity, subject, *address, moment) {
+            let who = &subject.identity;
+            match may_dial(&snapshot, &own, who, subject, *address, moment) {
                 Ok(()) => good.push(*address),
                 Err(why) => reason = why,
             }
@@ -266,12 +286,13 @@ pub(super) fn judge_subject<'s>(
 
 pub(super) fn may_dial(
     snapshot: &Snapshot,
+    own: &Own,
     identity: &Identity,
     subject: &Subject,
     address: IpAddr,
     moment: policy::Moment,
 ) -> Result<(), Reason> {
-    if snapshot.policy.is_near(address) || snapshot.policy.is_unnamed_inside(address) {
+    if snapshot.policy.is_near(address, own) || snapshot.policy.is_unnamed_inside(address) {
         return Err(Reason::PrivateAddress);
     }
     let decision = judge_subject(snapshot, identity, subject, &[address], moment);

@@ -1,27 +1,52 @@
 //! Judges a flow again that is open already: by the same questions as at its beginning, on the snapshot of now.
 
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use clawgress_identity::{Identity, Refusal};
 use clawgress_policy::Reason;
 
 use super::admit::{judge_subject, may_dial};
 use super::{Judge, Subject};
 
+/// Identities that were proved again in one round over all flows. To verify a chain of certificates takes longer than all
+/// the rest; flows that one chain opened share an identity, and it is verified once for all of them.
+#[derive(Debug, Default)]
+pub struct Proved(HashMap<(usize, IpAddr), Proof>);
+
+#[derive(Debug)]
+struct Proof {
+    /// Kept, so that its address is nobody else's meanwhile.
+    _asked: Arc<Identity>,
+    found: Result<Arc<Identity>, Refusal>,
+}
+
 impl Judge {
     /// Whether a flow may go on.
     pub fn judge_open(&self, subject: &Subject) -> Result<(), Reason> {
+        self.judge_beside(subject, &mut Proved::default())
+    }
+
+    /// As `judge_open`, for one of many.
+    pub fn judge_beside(&self, subject: &Subject, proved: &mut Proved) -> Result<(), Reason> {
         let snapshot = self.snapshot().ok_or(Reason::Unavailable)?;
         if !snapshot.policy.enabled {
             return Err(Reason::Unavailable);
         }
         let moment = self.moment(&snapshot);
-        let identity = snapshot
-            .directory
-            .renew(&subject.identity, subject.source, moment)
-            .map_err(|refusal| match refusal {
-                clawgress_identity::Refusal::Disabled => Reason::AgentDisabled,
-                _ => Reason::NoIdentity,
-            })?;
+        let key = (Arc::as_ptr(&subject.identity).addr(), subject.source);
+        let proof = proved.0.entry(key).or_insert_with(|| Proof {
+            _asked: Arc::clone(&subject.identity),
+            found: snapshot
+                .directory
+                .renew(&subject.identity, subject.source, moment),
+        });
+        let identity = proof.found.as_ref().map_err(|refusal| match refusal {
+            Refusal::Disabled => Reason::AgentDisabled,
+            _ => Reason::NoIdentity,
+        })?;
         // A key that was rotated away, a token whose time is over.
         if identity
             .expires
@@ -32,7 +57,7 @@ impl Judge {
         if self.blocked.load().holds(&identity.agent_id) {
             return Err(Reason::Blocked);
         }
-        let decision = judge_subject(&snapshot, &identity, subject, &[], moment);
+        let decision = judge_subject(&snapshot, identity, subject, &[], moment);
         if !decision.allowed {
             return Err(decision.reason.unwrap_or(Reason::Revised));
         }
@@ -43,7 +68,10 @@ impl Judge {
             return Err(Reason::Protocol);
         }
         match subject.dialled.load().as_deref() {
-            Some(address) => may_dial(&snapshot, &identity, subject, *address, moment),
+            Some(address) => {
+                let own = self.own().ok_or(Reason::Unavailable)?;
+                may_dial(&snapshot, &own, identity, subject, *address, moment)
+            }
             None => Ok(()),
         }
     }

@@ -7,11 +7,16 @@ use std::time::Instant;
 use clawgress_audit::event::{Begun, Decision as Decided, Micros, Outcome, Source};
 use clawgress_config::access::AuthType;
 use clawgress_identity::Identity;
-use clawgress_policy::Decision;
+use clawgress_policy::{Decision, Reason};
 
+use super::folded::{Kind as Folding, Unread};
 use super::{Admission, Asked, Judge, Snapshot, settle, since_1970};
 use crate::denial::Denial;
+use crate::request_id::RequestId;
 use crate::wire::target::Host;
+
+/// There are as many connections as there may be, of all or of one source.
+const TURNED_AWAY: &str = "connections";
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy)]
@@ -34,67 +39,66 @@ pub enum Kind {
     Denied,
 }
 
-impl Snapshot {
-    /// What is known of a request before anything is done about it.
-    pub(super) fn begun<'e>(
-        &self,
-        asked: &Asked<'e>,
-        identity: Option<&'e Identity>,
-        decision: Option<&Decision<'e>>,
-    ) -> Begun<'e> {
-        Begun {
-            timestamp: timestamp(),
-            request_id: Cow::Owned(asked.id.to_string()),
-            source: Source::Proxy,
-            agent_id: identity.map(|who| Cow::Borrowed(&*who.agent_id)),
-            team_id: identity.map(|who| Cow::Borrowed(&*who.team_id)),
-            project_id: identity.map(|who| Cow::Borrowed(&*who.project_id)),
-            environment: identity.map(|who| Cow::Borrowed(&*who.environment)),
-            auth_type: identity.map(|who| Cow::Borrowed(auth_word(who.auth_type))),
-            credential: identity.map(|who| Cow::Borrowed(&*who.credential.0)),
-            workload_fingerprint: identity
-                .and_then(|who| who.workload_fingerprint.as_deref())
-                .map(Cow::Borrowed),
-            client_address: Some(Cow::Owned(asked.source.to_string())),
-            destination_host: Some(match asked.host {
-                Host::Name(name) => Cow::Borrowed(&**name),
-                Host::Address(address) => Cow::Owned(address.to_string()),
-            }),
-            destination_port: Some(asked.port),
-            path: asked.path.map(Cow::Borrowed),
-            http_method: Some(Cow::Borrowed(asked.method)),
-            policy_id: decision.map(|decision| Cow::Borrowed(decision.policy_id)),
-            policy_version: decision.map(|decision| decision.version),
-            revision: Some(self.policy.revision),
-            enforcement_mode: decision.map(|decision| {
-                Cow::Borrowed(if decision.would_deny.is_some() {
-                    "report"
-                } else {
-                    "enforce"
-                })
-            }),
-            enforce_would_deny: decision
-                .and_then(|decision| decision.would_deny)
-                .map(Cow::Borrowed),
-            label: decision
-                .and_then(|decision| decision.label)
-                .map(Cow::Borrowed),
-            alert: decision.is_some_and(|decision| decision.alert),
-        }
+/// What is known of a request before anything is done about it.
+pub(super) fn begun<'e>(
+    snapshot: Option<&Snapshot>,
+    asked: &Asked<'e>,
+    identity: Option<&'e Identity>,
+    decision: Option<&Decision<'e>>,
+) -> Begun<'e> {
+    Begun {
+        timestamp: timestamp(),
+        request_id: Cow::Owned(asked.id.to_string()),
+        source: Source::Proxy,
+        agent_id: identity.map(|who| Cow::Borrowed(&*who.agent_id)),
+        team_id: identity.map(|who| Cow::Borrowed(&*who.team_id)),
+        project_id: identity.map(|who| Cow::Borrowed(&*who.project_id)),
+        environment: identity.map(|who| Cow::Borrowed(&*who.environment)),
+        auth_type: identity.map(|who| Cow::Borrowed(auth_word(who.auth_type))),
+        credential: identity.map(|who| Cow::Borrowed(&*who.credential.0)),
+        workload_fingerprint: identity
+            .and_then(|who| who.workload_fingerprint.as_deref())
+            .map(Cow::Borrowed),
+        client_address: Some(Cow::Owned(asked.source.to_string())),
+        destination_host: Some(match asked.host {
+            Host::Name(name) => Cow::Borrowed(&**name),
+            Host::Address(address) => Cow::Owned(address.to_string()),
+        }),
+        destination_port: Some(asked.port),
+        path: asked.path.map(Cow::Borrowed),
+        http_method: Some(Cow::Borrowed(asked.method)),
+        policy_id: decision.map(|decision| Cow::Borrowed(decision.policy_id)),
+        policy_version: decision.map(|decision| decision.version),
+        revision: snapshot.map(|snapshot| snapshot.policy.revision),
+        enforcement_mode: decision.map(|decision| {
+            Cow::Borrowed(if decision.would_deny.is_some() {
+                "report"
+            } else {
+                "enforce"
+            })
+        }),
+        enforce_would_deny: decision
+            .and_then(|decision| decision.would_deny)
+            .map(Cow::Borrowed),
+        label: decision
+            .and_then(|decision| decision.label)
+            .map(Cow::Borrowed),
+        alert: decision.is_some_and(|decision| decision.alert),
     }
 }
 
 impl Judge {
-    /// A denial stands whether or not it can be written down; that it could not is told.
+    /// A denial stands whether or not it can be written down now; what the queue has no room for is counted and told later.
     pub(super) fn record_denial(
         &self,
-        snapshot: &Snapshot,
+        snapshot: Option<&Snapshot>,
         asked: &Asked<'_>,
         identity: Option<&Identity>,
         decision: Option<&Decision<'_>>,
         denial: &Denial,
     ) {
-        let begun = snapshot.begun(asked, identity, decision);
+        self.metrics.denied(denial.word());
+        let begun = begun(snapshot, asked, identity, decision);
         let outcome = Outcome {
             decision: Decided::Deny,
             reason: Some(Cow::Borrowed(denial.word())),
@@ -102,9 +106,86 @@ impl Judge {
             quota_applied: denial.limit().map(Cow::Borrowed),
             ..Outcome::default()
         };
-        if let Err(refused) = self.queue.whole(&begun, &outcome) {
-            tracing::warn!("recording a denial: {refused}");
+        if self.queue.whole(&begun, &outcome).is_err() {
+            self.fold(identity, asked, Folding::Queue, denial);
         }
+    }
+
+    /// A denial for which the queue has no room of its own.
+    pub(super) fn fold(
+        &self,
+        identity: Option<&Identity>,
+        asked: &Asked<'_>,
+        kind: Folding,
+        denial: &Denial,
+    ) {
+        self.note(&Unread {
+            kind,
+            id: asked.id,
+            source: asked.source,
+            reason: Cow::Borrowed(denial.word()),
+            status: Some(denial.status()),
+            credential: identity.map(|who| &*who.credential.0),
+        });
+    }
+
+    /// A request that could not be understood: who sent it and what was wrong, and no guess at what it meant.
+    pub fn record_malformed(&self, id: RequestId, source: IpAddr, denial: &Denial) {
+        self.metrics.denied(Reason::MalformedRequest.word());
+        self.note(&Unread {
+            kind: Folding::Malformed,
+            id,
+            source,
+            reason: Cow::Borrowed(denial.word()),
+            status: Some(denial.status()),
+            credential: None,
+        });
+    }
+
+    /// A connection for which there was no place.
+    pub fn record_turned_away(&self, source: IpAddr) {
+        self.metrics.denied(TURNED_AWAY);
+        self.note(&Unread {
+            kind: Folding::Connections,
+            id: RequestId::fresh(),
+            source,
+            reason: Cow::Borrowed(TURNED_AWAY),
+            status: None,
+            credential: None,
+        });
+    }
+
+    pub(super) fn record_jump(&self, seconds: i64) {
+        let begun = Begun {
+            timestamp: timestamp(),
+            request_id: Cow::Owned(RequestId::fresh().to_string()),
+            source: Source::Admin,
+            revision: self.revision(),
+            alert: true,
+            ..Begun::default()
+        };
+        let outcome = Outcome {
+            decision: Decided::Notice,
+            reason: Some(Cow::Owned(format!("clock-jump: {seconds} s"))),
+            ..Outcome::default()
+        };
+        if let Err(refused) = self.queue.whole(&begun, &outcome) {
+            tracing::error!("recording that the clock was set by {seconds} s: {refused}");
+        }
+    }
+
+    fn note(&self, unread: &Unread<'_>) {
+        self.folded.note(&self.queue, self.revision(), unread);
+    }
+
+    /// To be called once a second, and before the end.
+    pub fn tell_folded(&self) {
+        self.folded.tell(&self.queue, self.revision());
+    }
+
+    fn revision(&self) -> Option<u64> {
+        let snapshot = self.snapshot.load();
+        snapshot.as_ref().map(|snapshot| snapshot.policy.revision)
     }
 }
 
@@ -121,6 +202,10 @@ impl Admission {
             .reservation
             .over()
             .or(self.delayed.then_some("soft-stop"));
+        match end.kind {
+            Kind::Allowed => self.metrics.allowed(end.reason, latency),
+            Kind::Denied => self.metrics.denied(end.reason.unwrap_or_default()),
+        }
         self.ticket.end(&Outcome {
             quota_applied: applied.map(Cow::Borrowed),
             decision: match end.kind {
@@ -147,6 +232,6 @@ fn auth_word(kind: AuthType) -> &'static str {
     }
 }
 
-fn timestamp() -> Micros {
+pub(super) fn timestamp() -> Micros {
     Micros(i64::try_from(since_1970().as_micros()).unwrap_or(i64::MAX))
 }

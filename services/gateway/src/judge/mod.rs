@@ -9,6 +9,8 @@ mod again;
 mod agents;
 mod blocked;
 mod events;
+mod folded;
+mod own;
 mod snapshot;
 
 use std::net::IpAddr;
@@ -24,12 +26,18 @@ use clawgress_quota::{Ledger, Reservation, Spent};
 use tokio::sync::watch;
 
 pub use admit::{Admission, Asked, Shown};
+pub use again::Proved;
+pub use agents::Seat;
 pub use blocked::{Blocked, BlockedError};
 pub use events::{End, Kind};
+pub use own::Own;
 pub use snapshot::{Compiled, Snapshot, SnapshotError};
 
 use agents::Agents;
+use folded::Folded;
 
+use crate::clock::Look;
+use crate::metrics::Metrics;
 use crate::request_id::RequestId;
 use crate::wire::target::Host;
 
@@ -52,7 +60,7 @@ pub struct Subject {
     reservation: Reservation,
     /// Bytes of both directions that its quotas were told of.
     settled: AtomicU64,
-    _open: agents::Open,
+    _open: Arc<agents::Open>,
 }
 
 pub struct Judge {
@@ -61,7 +69,13 @@ pub struct Judge {
     queue: Queue,
     ledger: Arc<Ledger>,
     agents: Arc<Agents>,
+    folded: Folded,
+    metrics: Arc<Metrics>,
+    /// None: the kernel has not been asked yet, so nothing may be dialled.
+    own: ArcSwapOption<Own>,
     clock_trusted: AtomicBool,
+    /// The clock shows a time before one that it has shown already: nobody may believe it then.
+    clock_behind: AtomicBool,
     /// The moment at which something next opens or closes; 0: never.
     next_change: AtomicI64,
     /// Rises whenever open flows have to be judged again.
@@ -76,7 +90,11 @@ impl Judge {
             queue,
             ledger,
             agents: Arc::default(),
+            folded: Folded::default(),
+            metrics: Arc::default(),
+            own: ArcSwapOption::empty(),
             clock_trusted: AtomicBool::new(false),
+            clock_behind: AtomicBool::new(false),
             next_change: AtomicI64::new(0),
             generation: watch::Sender::new(0),
         }
@@ -107,6 +125,53 @@ impl Judge {
         if self.clock_trusted.swap(trusted, Ordering::Relaxed) != trusted {
             self.judge_again();
         }
+    }
+
+    /// What a look at the clock has found: a jump is written down, and flows are judged again by the time of now.
+    pub fn take_clock(&self, look: Look) {
+        let turned = self.clock_behind.swap(look.is_behind, Ordering::Relaxed) != look.is_behind;
+        if let Some(seconds) = look.jump {
+            tracing::warn!("the clock was set by {seconds} s; open flows are judged again");
+            self.metrics.clock_jumped();
+            self.record_jump(seconds);
+        }
+        if turned || look.jump.is_some() {
+            self.judge_again();
+        }
+    }
+
+    /// Whether a time server's clock, or one that the revision believes, shows what may be true.
+    pub fn believes_clock(&self) -> bool {
+        self.believes(self.believes_hardware_clock())
+    }
+
+    /// Whether the revision says to believe the clock without a time server.
+    pub fn believes_hardware_clock(&self) -> bool {
+        self.snapshot
+            .load()
+            .as_ref()
+            .is_some_and(|snapshot| snapshot.policy.trusts_hardware_clock())
+    }
+
+    fn believes(&self, hardware: bool) -> bool {
+        !self.clock_behind.load(Ordering::Relaxed)
+            && (hardware || self.clock_trusted.load(Ordering::Relaxed))
+    }
+
+    /// The box's own addresses as they are now; flows that lead to one of them end.
+    pub fn take_own(&self, own: Own) {
+        if self.own.load().as_deref() != Some(&own) {
+            self.own.store(Some(Arc::new(own)));
+            self.judge_again();
+        }
+    }
+
+    fn own(&self) -> Option<Arc<Own>> {
+        self.own.load_full()
+    }
+
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// To be called often: open flows are judged again when a window has opened or closed.
@@ -153,8 +218,7 @@ impl Judge {
     fn moment(&self, snapshot: &Snapshot) -> Moment {
         Moment {
             now: now(),
-            trusted: snapshot.policy.trusts_hardware_clock()
-                || self.clock_trusted.load(Ordering::Relaxed),
+            trusted: self.believes(snapshot.policy.trusts_hardware_clock()),
         }
     }
 }
@@ -179,7 +243,7 @@ fn now_ns() -> u64 {
 }
 
 /// The one place of the gateway that reads the clock on the wall. Before 1970: a machine without a clock, whom nobody trusts.
-fn since_1970() -> Duration {
+pub(crate) fn since_1970() -> Duration {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default()

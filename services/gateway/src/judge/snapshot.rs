@@ -12,7 +12,11 @@ use clawgress_policy::{
     Card, Index, IndexError, Moment, Network, Revision, Rules, RulesError, Zone,
 };
 
+use super::Own;
+
 pub struct Snapshot {
+    /// Of the credentials that it was made of.
+    pub credentials: u64,
     pub policy: Arc<Compiled>,
     pub(super) directory: Directory,
 }
@@ -30,6 +34,7 @@ pub struct Compiled {
     trust_hardware_clock: bool,
     /// On this side of the box, and its own addresses as configured.
     near: Vec<Cidr>,
+    near_cards: Vec<String>,
     /// Networks inside that the policy names itself: what is in them may be dialled by whom the policy lets.
     named_inside: Vec<Cidr>,
 }
@@ -45,8 +50,15 @@ pub enum SnapshotError {
 }
 
 impl Snapshot {
-    pub fn of(policy: &Arc<Compiled>, credentials: &Credentials, key: CredentialKey) -> Self {
+    /// `number`: of the bundle that the credentials came in.
+    pub fn of(
+        policy: &Arc<Compiled>,
+        number: u64,
+        credentials: &Credentials,
+        key: CredentialKey,
+    ) -> Self {
         Self {
+            credentials: number,
             directory: Directory::build(credentials, &policy.access, key),
             policy: Arc::clone(policy),
         }
@@ -54,8 +66,8 @@ impl Snapshot {
 }
 
 impl Compiled {
-    /// `own`: the box's addresses as the kernel has them now. Never to be called where requests wait.
-    pub fn of(revision: &Revision, own: &[IpAddr]) -> Result<Self, SnapshotError> {
+    /// Never to be called where requests wait.
+    pub fn of(revision: &Revision) -> Result<Self, SnapshotError> {
         let network = &revision.network;
         let cards = |cards: &[Card]| -> Vec<Cidr> {
             cards
@@ -68,7 +80,6 @@ impl Compiled {
         let wan = cards(&network.wan).into_iter().map(|cidr| cidr.address);
         near.extend(
             wan.chain(network.listen_addresses.iter().copied())
-                .chain(own.iter().copied())
                 .map(single),
         );
         let index = Index::of(revision)?;
@@ -84,6 +95,12 @@ impl Compiled {
             index,
             trust_hardware_clock: revision.trust_hardware_clock,
             near,
+            near_cards: network
+                .lan
+                .iter()
+                .chain(&network.management)
+                .map(|card| card.name.clone())
+                .collect(),
             named_inside,
         })
     }
@@ -105,10 +122,13 @@ impl Compiled {
     }
 
     /// Whether an address is one that the gateway must never dial: its own, or one on its near side.
-    pub(super) fn is_near(&self, address: IpAddr) -> bool {
+    pub(super) fn is_near(&self, address: IpAddr, own: &Own) -> bool {
         address.is_loopback()
             || address.is_unspecified()
             || self.near.iter().any(|network| network.contains(address))
+            || own.holds(address, |card| {
+                self.near_cards.iter().any(|near| near == card)
+            })
     }
 
     /// Inside, and not named by the policy itself.

@@ -14,9 +14,11 @@ use crate::worker::Worker;
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 256 * 1024;
 
-/// Answers a request that is no request, or no longer to be trusted to end where it says, and ends the connection.
+/// Answers a request that is no request, and ends the connection.
 pub(super) async fn refuse(worker: &Worker, connection: &mut Connection, denial: &Denial) {
-    deny(worker, connection, RequestId::fresh(), denial, false, false).await;
+    let id = RequestId::fresh();
+    worker.judge.record_malformed(id, connection.source, denial);
+    deny(worker, connection, id, denial, false, false).await;
 }
 
 /// `keep`: nothing of the request is unread, so another one may follow.

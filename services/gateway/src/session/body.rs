@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use crate::wire::chunked::{ChunkError, Chunked, Piece, passing_trailers};
 use crate::wire::fields::Framing;
+use crate::wire::head::Header;
 
 const BUFFER: usize = 16 * 1024;
 
@@ -61,15 +62,24 @@ pub(super) struct Sink<'w, W> {
     pub out: Vec<u8>,
     /// Chunks are written as chunks only to those who know them.
     pub chunks: bool,
+    /// Of the message that the body belongs to.
+    headers: &'w [Header<'w>],
     patience: Duration,
 }
 
 impl<'w, W: AsyncWrite + Unpin> Sink<'w, W> {
-    pub(super) fn new(stream: &'w mut W, out: Vec<u8>, chunks: bool, patience: Duration) -> Self {
+    pub(super) fn new(
+        stream: &'w mut W,
+        out: Vec<u8>,
+        chunks: bool,
+        headers: &'w [Header<'w>],
+        patience: Duration,
+    ) -> Self {
         Self {
             stream,
             out,
             chunks,
+            headers,
             patience,
         }
     }
@@ -108,7 +118,7 @@ impl<'w, W: AsyncWrite + Unpin> Sink<'w, W> {
             return;
         }
         self.out.extend_from_slice(b"0\r\n");
-        for trailer in passing_trailers(trailers) {
+        for trailer in passing_trailers(trailers, self.headers) {
             self.out.extend_from_slice(trailer.name.as_bytes());
             self.out.extend_from_slice(b": ");
             self.out.extend_from_slice(trailer.value);

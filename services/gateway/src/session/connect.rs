@@ -7,6 +7,7 @@ use std::time::Instant;
 use clawgress_policy::Reason;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::{Connection, Next, answer, fresh_id, shown, tunnel};
 use crate::denial::Denial;
@@ -58,6 +59,7 @@ pub(super) async fn open(
     let asked = Asked {
         id: fresh_id(),
         source: connection.source,
+        seat: &connection.place.seat,
         shown: shown(connection, found),
         host: &target.host,
         port: target.port,
@@ -88,7 +90,8 @@ pub(super) async fn open(
         }
     };
     let connected = Instant::now();
-    if connection.stream.write_all(ESTABLISHED).await.is_err() {
+    let told = timeout(worker.limits.head, connection.stream.write_all(ESTABLISHED));
+    if !matches!(told.await, Ok(Ok(()))) {
         // Best effort: nobody is there any more.
         let _ = upstream.shutdown().await;
         admission.end(&End {
@@ -188,7 +191,7 @@ pub(super) async fn run(worker: &Arc<Worker>, connection: Connection, opened: Op
         ..
     } = connection;
     let ended = tunnel::run(worker, &listed, stream, upstream, ahead, plain).await;
-    finish(admission, &listed, &ended, address, connected);
+    finish(admission, &listed, &ended, 200, address, connected);
     drop(place);
 }
 
@@ -203,7 +206,7 @@ pub(super) async fn run_upgraded(worker: &Arc<Worker>, connection: Connection, o
     } = opened;
     let Connection { stream, place, .. } = connection;
     let ended = crate::relay::relay(stream, upstream, &listed.flow, &worker.pipes).await;
-    finish(admission, &listed, &ended, address, connected);
+    finish(admission, &listed, &ended, 101, address, connected);
     drop(place);
 }
 
@@ -211,6 +214,7 @@ pub(super) fn finish(
     admission: Admission,
     listed: &Listed,
     ended: &Ended,
+    status: u16,
     address: SocketAddr,
     connected: Instant,
 ) {
@@ -225,7 +229,7 @@ pub(super) fn finish(
     admission.end(&End {
         kind,
         reason,
-        status: Some(200),
+        status: Some(status),
         address: Some(address.ip()),
         bytes_out,
         bytes_in,

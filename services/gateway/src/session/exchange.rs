@@ -12,7 +12,7 @@ use super::rewrite;
 use crate::flows::{Cut, Flow};
 use crate::stream::Stream;
 use crate::wire::fields::{FieldError, Framing, of_response};
-use crate::wire::head::{HeadError, ResponseHead, Version, end_of_head};
+use crate::wire::head::{HeadError, Header, ResponseHead, Version, end_of_head};
 
 /// Interim answers before the one that counts.
 const MOST_INTERIM: usize = 16;
@@ -20,6 +20,8 @@ const MOST_INTERIM: usize = 16;
 /// A request, ready to be sent.
 pub(super) struct Exchange<'e> {
     pub head: &'e [u8],
+    /// As they came.
+    pub headers: &'e [Header<'e>],
     pub method: &'e str,
     pub framing: Framing,
     /// The agent's version and wish.
@@ -129,6 +131,7 @@ async fn both(
                 &mut server_writes,
                 request.head.to_vec(),
                 request.framing == Framing::Chunked,
+                request.headers,
                 request.patience,
             );
             // The server decides by the head whether it wants the body at all.
@@ -203,7 +206,7 @@ async fn receive<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
         let text = rewrite::response(&head, framing, request.version, agent_stays, None);
         progress.told = true;
         let chunks = framing == Framing::Chunked && request.version == Version::Http11;
-        let mut sink = Sink::new(agent, text, chunks, request.patience);
+        let mut sink = Sink::new(agent, text, chunks, &head.headers, request.patience);
         pass(source, &mut sink, framing, |bytes| flow.more_back(bytes)).await?;
         if !interim {
             // More than the answer is no answer to anything.

@@ -10,13 +10,15 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::body::BodyError;
-use super::connect::{Opened, addresses, end_unreached, reach};
+use super::connect::{Opened, addresses, end_unreached, finish, reach};
 use super::exchange::{Answered, Exchange, Failed, Fault, exchange};
+use super::tunnel::{Stopped, guarded};
 use super::{Connection, Next, answer, fresh_id, rewrite, shown};
 use crate::denial::Denial;
 use crate::flows::{Cut, Listed};
 use crate::judge::{Admission, Asked, End, Kind};
 use crate::pool::Key;
+use crate::relay::Ended;
 use crate::stream::sever;
 use crate::wire::fields::{self, Framing, RequestFields};
 use crate::wire::head::RequestHead;
@@ -69,6 +71,7 @@ pub(super) async fn serve(
     let asked = Asked {
         id: fresh_id(),
         source: connection.source,
+        seat: &connection.place.seat,
         shown: shown(connection, &fields),
         host: &target.authority.host,
         port: target.authority.port,
@@ -120,6 +123,7 @@ async fn pass_on(
     let fields = ready.fields;
     let request = Exchange {
         head: &ready.head,
+        headers: &head.headers,
         method: head.method,
         framing: fields.framing,
         version: head.version,
@@ -236,23 +240,27 @@ async fn upgraded(
         admission, listed, ..
     } = ready;
     let mut server = server;
+    let flow = &listed.flow;
+    let (of_server, of_agent) = (
+        answered.upgraded.unwrap_or_default(),
+        std::mem::take(&mut connection.ahead),
+    );
     // Both may have spoken the new protocol already.
     let passed = async {
-        connection
-            .stream
-            .write_all(&answered.upgraded.unwrap_or_default())
-            .await?;
-        server
-            .write_all(&std::mem::take(&mut connection.ahead))
-            .await
+        guarded(flow, connection.stream.write_all(&of_server)).await?;
+        flow.more_back(of_server.len() as u64);
+        guarded(flow, server.write_all(&of_agent)).await?;
+        flow.more_out(of_agent.len() as u64);
+        Ok::<(), Stopped>(())
     };
-    if passed.await.is_err() {
-        end(
+    if let Err(stopped) = passed.await {
+        connection.stream.sever();
+        sever(&server);
+        finish(
             admission,
             &listed,
-            Kind::Allowed,
-            Some("broken"),
-            Some(101),
+            &Ended::from(stopped),
+            101,
             address,
             connected,
         );

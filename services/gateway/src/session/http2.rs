@@ -1,6 +1,7 @@
 //! HTTP/2 on the TLS listener: each CONNECT stream is a tunnel of its own, judged like any other. Nothing else is spoken
 //! there: plain requests go over HTTP/1.1.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -15,7 +16,7 @@ use tokio::time::timeout;
 use super::{Connection, connect, tunnel};
 use crate::denial::Denial;
 use crate::http2_stream::Http2Stream;
-use crate::judge::{Asked, End, Kind, Shown};
+use crate::judge::{Asked, End, Kind, Seat, Shown};
 use crate::request_id::RequestId;
 use crate::stream::Stream;
 use crate::wire::fields::{FieldError, check_host};
@@ -32,6 +33,34 @@ struct Shared {
     source: std::net::IpAddr,
     certificates: Option<Arc<[CertificateDer<'static>]>>,
     place: Mutex<Place>,
+    seat: Seat,
+    streams: AtomicUsize,
+}
+
+/// What a stream counts as; given back when it ends.
+struct OfStream {
+    shared: Arc<Shared>,
+    /// None: the one of the connection itself.
+    _place: Option<Place>,
+}
+
+impl Drop for OfStream {
+    fn drop(&mut self) {
+        self.shared.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// None: there are as many connections and streams as there may be.
+fn place_of(worker: &Worker, shared: &Arc<Shared>) -> Option<OfStream> {
+    let first = shared.streams.fetch_add(1, Ordering::Relaxed) == 0;
+    let mut of_stream = OfStream {
+        shared: Arc::clone(shared),
+        _place: None,
+    };
+    if !first {
+        of_stream._place = Some(worker.enter_again()?);
+    }
+    Some(of_stream)
 }
 
 pub(crate) async fn serve(worker: Arc<Worker>, connection: Connection) {
@@ -46,6 +75,8 @@ pub(crate) async fn serve(worker: Arc<Worker>, connection: Connection) {
         source,
         certificates,
         place: Mutex::new(place),
+        seat: Seat::default(),
+        streams: AtomicUsize::new(0),
     });
     let mut builder = Builder::new();
     builder
@@ -58,8 +89,20 @@ pub(crate) async fn serve(worker: Arc<Worker>, connection: Connection) {
     else {
         return;
     };
+    let mut parting = false;
     loop {
-        match timeout(worker.limits.between, connection.accept()).await {
+        let next = timeout(worker.limits.between, connection.accept());
+        let next = tokio::select! {
+            biased;
+            next = next => next,
+            () = worker.drained(), if !parting => {
+                // Open streams go on, and no new one begins.
+                parting = true;
+                connection.graceful_shutdown();
+                continue;
+            }
+        };
+        match next {
             Ok(Some(Ok((request, respond)))) => {
                 let (worker, shared) = (Arc::clone(&worker), Arc::clone(&shared));
                 tokio::spawn(Box::pin(serve_stream(worker, shared, request, respond)));
@@ -71,7 +114,6 @@ pub(crate) async fn serve(worker: Arc<Worker>, connection: Connection) {
             Ok(None) => return,
             // No stream is open, and none came.
             Err(_) if Arc::strong_count(&shared) == 1 => return,
-            Err(_) if worker.is_draining() => connection.graceful_shutdown(),
             Err(_) => {}
         }
     }
@@ -86,7 +128,14 @@ async fn serve_stream(
     let id = RequestId::fresh();
     let target = match target(&request) {
         Ok(target) => target,
-        Err(denial) => return deny(&worker, id, &denial, &mut respond),
+        Err(denial) => {
+            worker.judge.record_malformed(id, shared.source, &denial);
+            return deny(&worker, id, &denial, &mut respond);
+        }
+    };
+    let Some(own) = place_of(&worker, &shared) else {
+        worker.judge.record_turned_away(shared.source);
+        return respond.send_reset(h2::Reason::REFUSED_STREAM);
     };
     let shown = Shown {
         header: request
@@ -98,6 +147,7 @@ async fn serve_stream(
     let asked = Asked {
         id,
         source: shared.source,
+        seat: &shared.seat,
         shown,
         host: &target.host,
         port: target.port,
@@ -139,7 +189,8 @@ async fn serve_stream(
     let stream = Stream::Http2(Box::new(Http2Stream::new(request.into_body(), send)));
     let plain = admission.verdict.plain_tunnel;
     let ended = tunnel::run(&worker, &listed, stream, upstream, Vec::new(), plain).await;
-    connect::finish(admission, &listed, &ended, address, connected);
+    connect::finish(admission, &listed, &ended, 200, address, connected);
+    drop(own);
 }
 
 /// Whether this is a CONNECT as it may be, and where to.

@@ -63,8 +63,17 @@ pub async fn serve(worker: Arc<Worker>, mut connection: Connection) {
     let mut patience = limits.head;
     loop {
         let mut head = std::mem::take(&mut connection.ahead);
-        let end = match read_head(&mut connection.stream, &mut head, patience, limits.head).await {
+        let end = match read_head(&worker, &mut connection.stream, &mut head, patience).await {
             Ok(Some(end)) => end,
+            // Half a head and silence: somebody who wants to be waited for.
+            Ok(None) if !head.is_empty() => {
+                let denial = Denial::malformed(&"the head did not come to its end");
+                let id = fresh_id();
+                worker
+                    .judge
+                    .record_malformed(id, connection.source, &denial);
+                return;
+            }
             Ok(None) => return,
             Err(error) => {
                 return answer::refuse(&worker, &mut connection, &Denial::malformed(&error)).await;
@@ -126,19 +135,28 @@ fn fresh_id() -> RequestId {
 
 /// Where the head ends in what was read. None: the agent went away, or had nothing more to say in time.
 async fn read_head(
+    worker: &Worker,
     stream: &mut Stream,
     bytes: &mut Vec<u8>,
-    first: Duration,
-    rest: Duration,
+    patience: Duration,
 ) -> Result<Option<usize>, HeadError> {
-    if bytes.is_empty() && !matches!(timeout(first, read_more(stream, bytes)).await, Ok(true)) {
-        return Ok(None);
+    if bytes.is_empty() {
+        let first = timeout(patience, read_more(stream, bytes));
+        let came = tokio::select! {
+            biased;
+            came = first => came,
+            // Nothing of a next request is here: a good moment to part.
+            () = worker.drained() => return Ok(None),
+        };
+        if !matches!(came, Ok(true)) {
+            return Ok(None);
+        }
     }
     // A head that is there already costs no timer.
     if let Some(end) = end_of_head(bytes, 0)? {
         return Ok(Some(end));
     }
-    let more = timeout(rest, async {
+    let more = timeout(worker.limits.head, async {
         loop {
             let seen = bytes.len();
             if !read_more(stream, bytes).await {

@@ -18,7 +18,7 @@ use crate::wire::inspect::Inspection;
 use crate::worker::Worker;
 
 /// Why the beginning was the end.
-enum Stopped {
+pub(super) enum Stopped {
     Gone,
     Broken(io::Error),
     Cut(Cut),
@@ -27,6 +27,16 @@ enum Stopped {
 impl From<io::Error> for Stopped {
     fn from(error: io::Error) -> Self {
         Self::Broken(error)
+    }
+}
+
+impl From<Stopped> for Ended {
+    fn from(stopped: Stopped) -> Self {
+        match stopped {
+            Stopped::Gone => Self::Whole,
+            Stopped::Broken(error) => Self::Broken(error),
+            Stopped::Cut(cut) => Self::Cut(cut),
+        }
     }
 }
 
@@ -50,19 +60,11 @@ pub(super) async fn run(
         Ok(()) => return relay(agent, upstream, flow, &worker.pipes).await,
         Err(stopped) => stopped,
     };
-    match stopped {
-        Stopped::Gone => Ended::Whole,
-        Stopped::Broken(error) => {
-            agent.sever();
-            sever(&upstream);
-            Ended::Broken(error)
-        }
-        Stopped::Cut(cut) => {
-            agent.sever();
-            sever(&upstream);
-            Ended::Cut(cut)
-        }
+    if !matches!(stopped, Stopped::Gone) {
+        agent.sever();
+        sever(&upstream);
     }
+    stopped.into()
 }
 
 enum Piece {
@@ -90,24 +92,26 @@ async fn begin(
         match piece {
             Piece::OfAgent(bytes) => {
                 let untouched = held.is_empty() && !inspection.is_begun();
-                let may_pass = if plain && untouched && Inspection::is_tls(&bytes) == Some(false) {
+                let not_tls = plain && untouched && Inspection::is_tls(&bytes) == Some(false);
+                let withheld = if not_tls {
                     flow.subject.plain.store(true, Ordering::Relaxed);
-                    None
+                    0
                 } else {
-                    Some(inspection.of_client(&bytes, &flow.subject.host)?)
+                    inspection.of_client(&bytes, &flow.subject.host)?
                 };
                 if held.is_empty() {
                     held = bytes;
                 } else {
                     held.extend_from_slice(&bytes);
                 }
-                if may_pass != Some(false) {
+                let rest = held.split_off(held.len().saturating_sub(withheld));
+                if !held.is_empty() {
                     guarded(flow, upstream.write_all(&held)).await?;
                     out += held.len() as u64;
-                    held.clear();
                 }
+                held = rest;
                 flow.moved(out, back);
-                if may_pass.is_none() || inspection.is_over() {
+                if not_tls || inspection.is_over() {
                     return Ok(());
                 }
             }
@@ -152,7 +156,10 @@ async fn next_piece(
 }
 
 /// Stops waiting when the flow is cut.
-async fn guarded<T>(flow: &Flow, work: impl Future<Output = io::Result<T>>) -> Result<T, Stopped> {
+pub(super) async fn guarded<T>(
+    flow: &Flow,
+    work: impl Future<Output = io::Result<T>>,
+) -> Result<T, Stopped> {
     let mut work = std::pin::pin!(work);
     poll_fn(|cx| {
         if let Some(cut) = flow.poll_cut(cx) {

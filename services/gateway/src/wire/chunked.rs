@@ -3,6 +3,7 @@
 //! Sizes are hexadecimal and nothing else, lines end with CRLF and nothing else; extensions are dropped, since nobody
 //! needs them and readers disagree about them. Trailers are read as strictly as headers.
 
+use super::fields::is_of_connection;
 use super::head::{HeadError, Header, headers};
 
 /// A size line with its extensions.
@@ -131,24 +132,52 @@ impl Chunked {
     }
 }
 
-/// The trailers that may be sent on: none that says how a message is framed, where it goes or who sends it.
-pub fn passing_trailers(block: &[u8]) -> Vec<Header<'_>> {
-    const NEVER: [&str; 9] = [
-        "transfer-encoding",
-        "content-length",
-        "host",
-        "connection",
+/// The trailers that may be sent on: none that speaks of one connection (`head` says which those are), and none that would
+/// change how the message is framed, routed, read or kept, or who is taken for its sender.
+pub fn passing_trailers<'b>(block: &'b [u8], head: &[Header<'_>]) -> Vec<Header<'b>> {
+    const NEVER: [&str; 31] = [
+        "age",
         "authorization",
-        "proxy-authorization",
-        "cookie",
+        "cache-control",
         "content-encoding",
-        "te",
+        "content-length",
+        "content-location",
+        "content-range",
+        "content-type",
+        "cookie",
+        "date",
+        "expect",
+        "expires",
+        "forwarded",
+        "host",
+        "location",
+        "max-forwards",
+        "origin",
+        "pragma",
+        "range",
+        "referer",
+        "retry-after",
+        "set-cookie",
+        "trailer",
+        "vary",
+        "via",
+        "warning",
+        "www-authenticate",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-proto",
+        "x-real-ip",
     ];
     let mut trailers = headers(block).unwrap_or_default();
     trailers.retain(|trailer| {
-        !NEVER
-            .iter()
-            .any(|never| trailer.name.eq_ignore_ascii_case(never))
+        let named = |word: &&str| trailer.name.eq_ignore_ascii_case(word);
+        let conditional = trailer
+            .name
+            .get(..3)
+            .is_some_and(|start| start.eq_ignore_ascii_case("if-"));
+        !NEVER.iter().any(|never| named(&never))
+            && !conditional
+            && !is_of_connection(head, trailer.name)
     });
     trailers
 }
@@ -241,12 +270,18 @@ mod tests {
 
     #[test]
     fn what_says_how_to_read_the_message_is_no_trailer() {
-        let block = b"Digest: x\r\nContent-Length: 3\r\nHost: a\r\n\r\n";
-        let names: Vec<&str> = passing_trailers(block)
+        let block = b"Digest: x\r\nContent-Length: 3\r\nHost: a\r\nKeep-Alive: 5\r\nUpgrade: h2c\r\n\
+            Proxy-Connection: close\r\nTrailer: Digest\r\nIf-None-Match: \"a\"\r\nSet-Cookie: a=b\r\nX-Hop: 1\r\n\
+            TE: trailers\r\nContent-Type: text/html\r\nX-Own: 2\r\n\r\n";
+        let head = [Header {
+            name: "Connection",
+            value: b"keep-alive, x-hop",
+        }];
+        let names: Vec<&str> = passing_trailers(block, &head)
             .iter()
             .map(|trailer| trailer.name)
             .collect();
-        assert_eq!(names, ["Digest"]);
+        assert_eq!(names, ["Digest", "X-Own"]);
     }
 
     proptest! {

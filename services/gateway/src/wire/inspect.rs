@@ -30,15 +30,18 @@ const RETRY: [u8; 32] = [
     0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11, 0xbe, 0x1d, 0x8c, 0x02, 0x1e, 0x65, 0xb8, 0x91,
     0xc2, 0xa2, 0x11, 0x16, 0x7a, 0xbb, 0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2, 0xc8, 0xa8, 0x33, 0x9c,
 ];
-/// Record header, message header, version, random.
-const ENOUGH_OF_SERVER: usize = RECORD_HEADER + MESSAGE_HEADER + 2 + 32;
+/// Message header, version, random.
+const ENOUGH_OF_SERVER: usize = MESSAGE_HEADER + 2 + 32;
 
 #[derive(Debug)]
 pub struct Inspection {
     /// Bytes of the client that may not be sent yet, or are needed to judge what comes.
     hello: Vec<u8>,
     records: Records,
+    /// The last bytes of the client that may not be sent yet.
+    withheld: usize,
     server: Vec<u8>,
+    of_server: Records,
     server_done: bool,
     hellos: u8,
     /// How many there have to be.
@@ -59,7 +62,9 @@ impl Default for Inspection {
         Self {
             hello: Vec::new(),
             records: Records::default(),
+            withheld: 0,
             server: Vec::new(),
+            of_server: Records::default(),
             server_done: false,
             hellos: 0,
             wanted: 1,
@@ -84,14 +89,15 @@ impl Inspection {
         self.hellos > 0
     }
 
-    /// Judges the client's next bytes. Ok(true): all that came so far may be sent; false: more is needed first.
-    pub fn of_client(&mut self, mut bytes: &[u8], host: &Host) -> Result<bool, Reason> {
+    /// Judges the client's next bytes. So many of the last ones that came may not be sent before more has come.
+    pub fn of_client(&mut self, mut bytes: &[u8], host: &Host) -> Result<usize, Reason> {
         while !bytes.is_empty() && !self.is_over() {
             if self.records.left == 0 {
                 let missing = RECORD_HEADER.saturating_sub(self.records.header.len());
                 let (header, rest) = split(bytes, missing);
                 self.records.header.extend_from_slice(header);
                 bytes = rest;
+                self.withheld += header.len();
                 self.begin_record()?;
                 continue;
             }
@@ -99,6 +105,7 @@ impl Inspection {
             bytes = rest;
             self.records.left -= content.len();
             if self.records.kind == HANDSHAKE {
+                self.withheld += content.len();
                 self.of_handshake(content, host)?;
             } else {
                 self.early += content.len() as u64;
@@ -107,17 +114,11 @@ impl Inspection {
                 }
             }
         }
-        // A header in part may yet begin a hello; it holds nothing to send anyhow.
-        Ok(self.is_over()
-            || self.hello.is_empty() && self.records.header.is_empty() && !self.in_handshake())
+        Ok(if self.is_over() { 0 } else { self.withheld })
     }
 
     fn is_untouched(&self) -> bool {
         self.hellos == 0 && self.hello.is_empty()
-    }
-
-    fn in_handshake(&self) -> bool {
-        self.records.kind == HANDSHAKE && self.records.left > 0
     }
 
     fn begin_record(&mut self) -> Result<(), Reason> {
@@ -150,6 +151,9 @@ impl Inspection {
         }
         self.records.kind = kind;
         self.records.left = length;
+        if kind != HANDSHAKE {
+            self.withheld = 0;
+        }
         Ok(())
     }
 
@@ -177,30 +181,53 @@ impl Inspection {
             (Err(_), _) => return Err(Reason::MalformedHello),
         }
         self.hello = Vec::new();
+        self.withheld = 0;
         self.hellos = self.hellos.saturating_add(1);
         Ok(())
     }
 
-    /// Looks at the server's next bytes; they may be sent whatever they are.
-    pub fn of_server(&mut self, bytes: &[u8]) {
+    /// Looks at the server's next bytes; they may be sent whatever they are. Warnings before its hello are passed over:
+    /// the hello that follows one counts like any other.
+    pub fn of_server(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() && !self.server_done {
+            let records = &mut self.of_server;
+            if records.left == 0 {
+                let missing = RECORD_HEADER.saturating_sub(records.header.len());
+                let (header, rest) = split(bytes, missing);
+                records.header.extend_from_slice(header);
+                bytes = rest;
+                let kind = records.header.first();
+                self.server_done = kind.is_some_and(|kind| !matches!(*kind, HANDSHAKE | ALERT));
+                if let [kind, _, _, high, low] = *records.header.as_slice() {
+                    records.header.clear();
+                    records.kind = kind;
+                    records.left = usize::from(high) << 8 | usize::from(low);
+                }
+                continue;
+            }
+            let (content, rest) = split(bytes, records.left);
+            bytes = rest;
+            records.left -= content.len();
+            if records.kind == HANDSHAKE {
+                let (some, _) = split(content, ENOUGH_OF_SERVER - self.server.len());
+                self.server.extend_from_slice(some);
+                self.judge_server();
+            }
+        }
+    }
+
+    fn judge_server(&mut self) {
+        if self.server.first() != Some(&SERVER_HELLO) {
+            self.server_done = true;
+        } else if self.server.len() == ENOUGH_OF_SERVER {
+            if self.server.ends_with(&RETRY) {
+                self.wanted = 2;
+            }
+            self.server_done = true;
+        }
         if self.server_done {
-            return;
+            self.server = Vec::new();
         }
-        let (some, _) = split(bytes, ENOUGH_OF_SERVER - self.server.len());
-        self.server.extend_from_slice(some);
-        let is_hello = match (self.server.first(), self.server.get(RECORD_HEADER)) {
-            (Some(kind), _) if *kind != HANDSHAKE => false,
-            (_, Some(kind)) => *kind == SERVER_HELLO,
-            _ => true,
-        };
-        if is_hello && self.server.len() < ENOUGH_OF_SERVER {
-            return;
-        }
-        if is_hello && self.server.ends_with(&RETRY) {
-            self.wanted = 2;
-        }
-        self.server_done = true;
-        self.server = Vec::new();
     }
 }
 

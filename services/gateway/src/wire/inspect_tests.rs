@@ -37,10 +37,7 @@ fn server_hello(random: [u8; 32]) -> Vec<u8> {
 #[test]
 fn a_hello_for_the_host_passes_and_another_does_not() {
     let mut inspection = Inspection::default();
-    assert_eq!(
-        inspection.of_client(&hello("EXAMPLE.com"), &host()),
-        Ok(true)
-    );
+    assert_eq!(inspection.of_client(&hello("EXAMPLE.com"), &host()), Ok(0));
     assert!(inspection.is_begun() && !inspection.is_over());
     inspection.of_server(&server_hello([1; 32]));
     assert!(inspection.is_over());
@@ -85,10 +82,10 @@ fn a_hello_may_lie_over_records_and_segments() {
         .concat();
         let mut inspection = Inspection::default();
         let last = bytes.len() - 1;
-        for byte in &bytes[..last] {
-            assert_eq!(inspection.of_client(&[*byte], &host()), Ok(false));
+        for (at, byte) in bytes[..last].iter().enumerate() {
+            assert_eq!(inspection.of_client(&[*byte], &host()), Ok(at + 1));
         }
-        assert_eq!(inspection.of_client(&bytes[last..], &host()), Ok(true));
+        assert_eq!(inspection.of_client(&bytes[last..], &host()), Ok(0));
     }
     let between = [
         record(HANDSHAKE, &whole[..9]),
@@ -110,13 +107,10 @@ fn a_hello_may_lie_over_records_and_segments() {
 fn after_a_retry_the_second_hello_is_judged_too() {
     for split in 1..40 {
         let mut inspection = Inspection::default();
-        assert_eq!(
-            inspection.of_client(&hello("example.com"), &host()),
-            Ok(true)
-        );
+        assert_eq!(inspection.of_client(&hello("example.com"), &host()), Ok(0));
         assert_eq!(
             inspection.of_client(&record(APPLICATION_DATA, b"early"), &host()),
-            Ok(true)
+            Ok(0)
         );
         let retry = server_hello(RETRY);
         inspection.of_server(&retry[..split]);
@@ -124,10 +118,10 @@ fn after_a_retry_the_second_hello_is_judged_too() {
         assert!(!inspection.is_over());
         assert_eq!(
             inspection.of_client(&record(CHANGE_CIPHER_SPEC, &[1]), &host()),
-            Ok(true)
+            Ok(0)
         );
         let second = hello("other.example");
-        assert_eq!(inspection.of_client(&second[..20], &host()), Ok(false));
+        assert_eq!(inspection.of_client(&second[..20], &host()), Ok(20));
         assert_eq!(
             inspection.of_client(&second[20..], &host()),
             Err(Reason::SniMismatch)
@@ -138,10 +132,7 @@ fn after_a_retry_the_second_hello_is_judged_too() {
         .of_client(&hello("example.com"), &host())
         .unwrap();
     inspection.of_server(&server_hello(RETRY));
-    assert_eq!(
-        inspection.of_client(&hello("example.com"), &host()),
-        Ok(true)
-    );
+    assert_eq!(inspection.of_client(&hello("example.com"), &host()), Ok(0));
     assert!(inspection.is_over());
 }
 
@@ -161,7 +152,7 @@ fn a_second_hello_before_the_servers_word_is_judged_too() {
 fn whatever_else_the_server_says_ends_the_inspection() {
     for bytes in [
         b"!".as_slice(),
-        &[21, 3, 3, 0, 2, 2, 40],
+        &[20, 3, 3, 0, 1, 1],
         &[22, 3, 3, 0, 4, 11, 0, 0, 0],
     ] {
         let mut inspection = Inspection::default();
@@ -170,6 +161,54 @@ fn whatever_else_the_server_says_ends_the_inspection() {
             .unwrap();
         inspection.of_server(bytes);
         assert!(inspection.is_over());
+    }
+}
+
+#[test]
+fn a_retry_behind_a_warning_or_over_several_records_is_still_one() {
+    let retry = message(SERVER_HELLO, &server_hello(RETRY)[9..]);
+    let warning = record(ALERT, &[1, 112]);
+    let mut forms = vec![
+        [warning.clone(), record(HANDSHAKE, &retry)].concat(),
+        [warning.clone(), warning, record(HANDSHAKE, &retry)].concat(),
+    ];
+    for split in 1..38 {
+        forms.push(
+            [
+                record(HANDSHAKE, &retry[..split]),
+                record(HANDSHAKE, &retry[split..]),
+            ]
+            .concat(),
+        );
+    }
+    for form in forms {
+        for step in [1, 7, form.len()] {
+            let mut inspection = Inspection::default();
+            inspection
+                .of_client(&hello("example.com"), &host())
+                .unwrap();
+            for piece in form.chunks(step) {
+                inspection.of_server(piece);
+            }
+            assert!(!inspection.is_over(), "{form:?}");
+            assert_eq!(
+                inspection.of_client(&hello("other.example"), &host()),
+                Err(Reason::SniMismatch)
+            );
+        }
+    }
+}
+
+#[test]
+fn of_early_data_only_a_header_in_part_is_held() {
+    let mut inspection = Inspection::default();
+    inspection
+        .of_client(&hello("example.com"), &host())
+        .unwrap();
+    for _ in 0..30 {
+        let early = [record(APPLICATION_DATA, &[0; 3000]), vec![23, 3, 3]].concat();
+        assert_eq!(inspection.of_client(&early, &host()), Ok(3));
+        assert_eq!(inspection.of_client(&[0, 1, 0], &host()), Ok(0));
     }
 }
 

@@ -42,6 +42,14 @@ struct Counts {
 impl Lab {
     /// Runs a test in a thread with a network of its own.
     pub(crate) fn run(test: impl FnOnce(&Lab) + Send) {
+        Self::run_with(|_| {}, test);
+    }
+
+    /// After a change of what is committed at first.
+    pub(crate) fn run_with(
+        prepare: impl FnOnce(&mut World) + Send,
+        test: impl FnOnce(&Lab) + Send,
+    ) {
         std::thread::scope(|scope| {
             let done = scope.spawn(|| {
                 unshare(CloneFlags::CLONE_NEWNET)
@@ -53,7 +61,7 @@ impl Lab {
                         .expect("ip is needed: apt-get install iproute2");
                     assert!(status.success(), "ip {line}");
                 }
-                test(&Lab::new());
+                test(&Lab::new(prepare));
             });
             if let Err(panic) = done.join() {
                 std::panic::resume_unwind(panic);
@@ -61,7 +69,7 @@ impl Lab {
         });
     }
 
-    fn new() -> Self {
+    fn new(prepare: impl FnOnce(&mut World)) -> Self {
         let state = tempfile::tempdir().unwrap();
         let serving = Arc::new(Counts::default());
         for port in [80, 443] {
@@ -74,6 +82,7 @@ impl Lab {
         std::thread::spawn(move || name_server(&names));
         let mut world = World::with(&world::allowing(&[HOST, "inside.lab.test"], 0));
         let key = world.agent("agent-1");
+        prepare(&mut world);
         let judge = world.judge(&state.path().join("queue"));
         let pair = rcgen::generate_simple_self_signed(["gateway.lab.test".to_owned()]).unwrap();
         let certificate = pair.cert.pem();
@@ -94,6 +103,7 @@ impl Lab {
             LIMITS,
             name_server_at,
             &showing,
+            &Arc::default(),
             vec![sockets],
         )
         .unwrap();
@@ -159,6 +169,10 @@ impl Lab {
         self.serving.bytes.load(Ordering::SeqCst)
     }
 
+    pub(crate) fn stop_accepting(&self) {
+        self.running.stop_accepting();
+    }
+
     /// Waits until nothing is open.
     pub(crate) fn idle(&self) {
         let began = Instant::now();
@@ -179,7 +193,7 @@ impl Lab {
         runtime.block_on(async {
             self.judge.queue().flush().await.unwrap();
             let mut reader = self.judge.queue().reader();
-            let queued = reader.read(0, 10_000).unwrap();
+            let queued = reader.read(0, 1 << 30).unwrap();
             queued
                 .iter()
                 .map(|event| serde_json::from_slice(&event.text).unwrap())

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clawgress_audit::queue::{Queue, Settings};
 use clawgress_config::access::{Access, Agent, AuthType, GatewaySettings, Quotas, Status};
 use clawgress_config::policy::Policy;
-use clawgress_gateway::judge::{Blocked, Compiled, Judge, Snapshot};
+use clawgress_gateway::judge::{Blocked, Compiled, Judge, Own, Snapshot};
 use clawgress_gateway::worker::Limits;
 use clawgress_identity::api_key::Fresh;
 use clawgress_identity::snapshot::KeyRecord;
@@ -89,11 +89,23 @@ impl World {
     /// As it would be published now, one number later than before.
     pub(crate) fn snapshot(&mut self) -> Arc<Snapshot> {
         self.revision.number += 1;
-        let compiled = Compiled::of(&self.revision, &[]).expect("a compiled revision");
-        Arc::new(Snapshot::of(&Arc::new(compiled), &self.credentials, key()))
+        let compiled = Compiled::of(&self.revision).expect("a compiled revision");
+        let number = self.revision.number;
+        Arc::new(Snapshot::of(
+            &Arc::new(compiled),
+            number,
+            &self.credentials,
+            key(),
+        ))
     }
 
     pub(crate) fn judge(&mut self, queue: &Path) -> Arc<Judge> {
+        let judge = Self::judge_without_snapshot(queue);
+        judge.take(self.snapshot());
+        judge
+    }
+
+    pub(crate) fn judge_without_snapshot(queue: &Path) -> Arc<Judge> {
         // Nobody ships from here: it has to hold all that a bench records.
         let settings = Settings {
             max_bytes: 8 << 30,
@@ -106,7 +118,7 @@ impl World {
             Arc::new(Ledger::new(&Quotas::default())),
             Blocked::default(),
         ));
-        judge.take(self.snapshot());
+        judge.take_own(Own::default());
         judge
     }
 }

@@ -1,0 +1,68 @@
+//! What this gateway has taken last, kept for its next start: the last good revision, whole, and the highest number that
+//! was ever taken. A broken or an older file outside changes nothing then, and nobody is served by a revision of before.
+
+use std::path::{Path, PathBuf};
+
+use clawgress_link::durable;
+use clawgress_policy::Revision;
+
+const LONGEST_NUMBER: u64 = 32;
+
+#[derive(Debug, Clone)]
+pub struct Kept {
+    revision: PathBuf,
+    number: PathBuf,
+}
+
+impl Kept {
+    /// Below the service's own directory.
+    pub fn below(state: &Path) -> Self {
+        Self {
+            revision: state.join("revision.json"),
+            number: state.join("revision.number"),
+        }
+    }
+
+    /// None: there is none yet, or it can't be read, which is told.
+    pub fn revision(&self) -> Option<Revision> {
+        if !self.revision.exists() {
+            return None;
+        }
+        Revision::read(&self.revision)
+            .inspect_err(|error| tracing::error!("the last good revision is lost: {error}"))
+            .ok()
+    }
+
+    /// 0: none was ever taken. An error is what can't be told from that.
+    pub fn highest(&self) -> Result<u64, String> {
+        let text =
+            durable::read(&self.number, LONGEST_NUMBER).map_err(|error| error.to_string())?;
+        let Some(text) = text else { return Ok(0) };
+        let number = std::str::from_utf8(&text).ok();
+        let number = number.and_then(|number| number.trim().parse().ok());
+        number.ok_or_else(|| {
+            format!(
+                "{} holds no number; write the number of the last revision that was in force",
+                self.number.display()
+            )
+        })
+    }
+
+    /// The number first: a revision without it would be forgotten, a number without it refuses older ones all the same.
+    pub fn keep(&self, revision: &Revision) {
+        let number = format!("{}\n", revision.number);
+        let kept = durable::replace(&self.number, number.as_bytes())
+            .map_err(|error| error.to_string())
+            .and_then(|()| {
+                revision
+                    .write(&self.revision)
+                    .map_err(|error| error.to_string())
+            });
+        if let Err(error) = kept {
+            tracing::error!(
+                "{error}; a restart would not know revision {}",
+                revision.number
+            );
+        }
+    }
+}
