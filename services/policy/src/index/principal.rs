@@ -22,13 +22,15 @@ impl std::fmt::Display for PrincipalId {
     }
 }
 
-/// A host of the policy, or everybody else on a LAN card.
+/// A host of the policy, an agent with addresses of its own, or everybody else on a LAN card.
 #[derive(Debug, Clone)]
 pub struct Principal {
     pub id: PrincipalId,
-    /// The host's name, or `lan/<card>`.
+    /// The host's name, the agent's id, or `lan/<card>`.
     pub name: String,
     pub kind: PrincipalKind,
+    /// Whom rules that name agents, teams, projects or environments are for. None: they are not for this one.
+    pub agent: Option<Arc<Identity>>,
     /// Disjoint: what belongs to a more specific source is cut out. Ascending, IPv4 first.
     pub sources: Vec<Cidr>,
     pub scope: Arc<CompiledScope>,
@@ -39,10 +41,31 @@ pub struct Principal {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PrincipalKind {
     Host,
+    /// Has the scope of the host in whose source its own ones lie, and with it that host's caps and limit; of none: the
+    /// global scope. Rules bind it before that.
+    Agent {
+        host: Option<String>,
+    },
     /// Has the global scope, and no caps.
     Lan {
         card: String,
     },
+}
+
+/// What rules know an agent by, beside its id, which is its principal's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    pub team_id: String,
+    pub project_id: String,
+    pub environment: String,
+    /// It reaches nothing.
+    pub disabled: bool,
+}
+
+impl Principal {
+    pub fn is_lan(&self) -> bool {
+        matches!(self.kind, PrincipalKind::Lan { .. })
+    }
 }
 
 /// A scope without its names: those are asked of the index.
