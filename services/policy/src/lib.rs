@@ -13,6 +13,7 @@ pub mod window;
 pub use clock::Moment;
 pub use index::{
     CompiledScope, Identity, Index, IndexError, NameVerdict, Principal, PrincipalId, PrincipalKind,
+    Ruled,
 };
 pub use reason::Reason;
 pub use revision::{Card, LanCard, Logging, Network, Revision, RevisionError};

@@ -79,6 +79,9 @@ impl Index {
             windows: BTreeMap::new(),
         };
         let (mut principals, everybody) = build.principals()?;
+        for who in &mut principals {
+            who.ruled = rules.ruled(who).map(Arc::new);
+        }
         let labels = build.labels()?;
         let claims = build.claims(&principals)?;
         let sources = Sources::of(&claims);
@@ -166,6 +169,7 @@ impl Build<'_> {
                     card: card.name.clone(),
                 },
                 agent: None,
+                ruled: None,
                 sources: Vec::new(),
                 scope: Arc::clone(&global),
                 caps: Vec::new(),
@@ -180,6 +184,7 @@ impl Build<'_> {
                 name: name.clone(),
                 kind: PrincipalKind::Host,
                 agent: agents::identity(revision, name),
+                ruled: None,
                 sources: Vec::new(),
                 scope: Arc::new(self.scope(&host.scope, number)?),
                 caps: host.exfil.clone().into_iter().collect(),
@@ -192,6 +197,7 @@ impl Build<'_> {
                 id: PrincipalId(0),
                 name: id.to_owned(),
                 agent: agents::identity(revision, id),
+                ruled: None,
                 sources: Vec::new(),
                 scope: Arc::clone(scope),
                 caps: Vec::new(),
@@ -218,6 +224,7 @@ impl Build<'_> {
                 card: String::new(),
             },
             agent: None,
+            ruled: None,
             sources: Vec::new(),
             scope: global,
             caps: Vec::new(),

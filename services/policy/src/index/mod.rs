@@ -19,9 +19,9 @@ use clawgress_config::{
 };
 
 pub use build::IndexError;
-pub use principal::{CompiledScope, Identity, Principal, PrincipalId, PrincipalKind};
+pub use principal::{CompiledScope, Identity, Principal, PrincipalId, PrincipalKind, Ruled};
 
-use crate::{Host, Moment, Reach, Reason, Rules, Window, Zone};
+use crate::{Host, Moment, Ports, Reach, Reason, Rules, Window, Zone};
 use names::{Entry, Names};
 use rows::{Rows, Rule};
 use sources::Sources;
@@ -162,6 +162,33 @@ impl Index {
     ) -> Option<Reach<'_>> {
         self.rules
             .reach(self, who, Host::Address(address), &[], moment)
+    }
+
+    /// The TCP and UDP ports at which the lists alone open networks.
+    pub fn listed_ports(&self, who: &Principal) -> (Ports, Ports) {
+        crate::rules::listed_ports(who)
+    }
+
+    /// Whether whoever reads a canonical name in a hello or a Host header may let it pass to this port, and by which
+    /// pattern.
+    pub fn reach_on_wire(
+        &self,
+        who: &Principal,
+        name: &str,
+        port: u16,
+        moment: Moment,
+    ) -> Result<&str, Reason> {
+        if !who.scope.judges_names_on_the_wire {
+            return Err(Reason::NotAllowlisted);
+        }
+        match self.reach_name(who, name, &[], moment) {
+            Some(reach) if reach.tcp.contains(port) => Ok(reach.pattern),
+            Some(reach) => Err(reach.decision.reason.unwrap_or(Reason::Port)),
+            None => match self.judge_wire_name(who, name, moment) {
+                NameVerdict::Allow { pattern, .. } => Ok(pattern),
+                NameVerdict::Deny { reason, .. } => Err(reason),
+            },
+        }
     }
 
     /// The resolver's question, for a canonical name, of the lists alone: may its addresses be told? Allowed are the

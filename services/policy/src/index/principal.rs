@@ -6,11 +6,13 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use clawgress_config::{
     Cidr,
-    policy::{Cap, DomainPattern, Mtls, PortRule},
+    policy::{Cap, DomainPattern, Mtls, PortRule, Protocol},
 };
 
 use super::{rows::ScopeNumber, sources::plain_address};
 use crate::window::Window;
+
+pub use crate::rules::Ruled;
 
 /// Number of a principal: 1.. in the order of their names. Valid within one `Index` only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,6 +36,8 @@ pub struct Principal {
     /// Disjoint: what belongs to a more specific source is cut out. Ascending, IPv4 first.
     pub sources: Vec<Cidr>,
     pub scope: Arc<CompiledScope>,
+    /// What rules mean for it before any destination is known. None: no rule is for it.
+    pub ruled: Option<Arc<Ruled>>,
     /// By pattern.
     pub(super) caps: Vec<(DomainPattern, Cap)>,
 }
@@ -66,6 +70,19 @@ impl Principal {
     pub fn is_lan(&self) -> bool {
         matches!(self.kind, PrincipalKind::Lan { .. })
     }
+
+    pub fn is_disabled(&self) -> bool {
+        self.agent.as_ref().is_some_and(|agent| agent.disabled)
+    }
+
+    /// Whether whoever reads names on the wire judges what this one sends to a TCP port: some name may pass there.
+    pub fn is_on_wire(&self, port: u16) -> bool {
+        let by_rules = self
+            .ruled
+            .as_ref()
+            .is_some_and(|ruled| ruled.opens.contains(port));
+        self.scope.judges_names_on_the_wire && (self.scope.has_tcp(port) || by_rules)
+    }
 }
 
 /// A scope without its names: those are asked of the index.
@@ -94,6 +111,11 @@ pub struct CompiledScope {
 }
 
 impl CompiledScope {
+    pub fn has_tcp(&self, port: u16) -> bool {
+        let protocol = Protocol::Tcp;
+        self.ports.contains(&PortRule { port, protocol })
+    }
+
     /// Whether a network of the policy holds this address.
     pub fn holds(&self, address: IpAddr) -> bool {
         let address = plain_address(address);

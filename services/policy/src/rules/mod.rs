@@ -18,6 +18,7 @@ mod explain;
 mod identity;
 mod ports;
 mod reach;
+mod ruled;
 mod search;
 mod set;
 
@@ -29,7 +30,9 @@ pub use build::RulesError;
 pub use clawgress_config::access::canonical_path;
 pub use explain::{Considered, Why};
 pub use ports::Ports;
-pub use reach::Reach;
+pub(crate) use reach::listed_ports;
+pub use reach::{Reach, wire_ports};
+pub use ruled::Ruled;
 
 use crate::{Index, Moment, Reason, Window, Zone};
 use build::Rule;

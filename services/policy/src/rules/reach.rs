@@ -18,6 +18,9 @@ use super::{
 };
 use crate::{Index, Moment, NameVerdict, Principal, Reason};
 
+/// DNS, plain and encrypted.
+const DNS: [u16; 2] = [53, 853];
+
 /// What may be reached of a destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reach<'r> {
@@ -27,6 +30,46 @@ pub struct Reach<'r> {
     pub pattern: &'r str,
     /// What decides first: of what allows, or, if nothing can be reached, of what denies.
     pub decision: Decision<'r>,
+}
+
+/// TCP ports on which flows are judged by the names in them, where a scope says so.
+pub fn wire_ports(who: &Principal) -> Ports {
+    if who.scope.judges_names_on_the_wire {
+        Ports::of(ON_WIRE)
+    } else {
+        Ports::none()
+    }
+}
+
+fn of_scope(who: &Principal, protocol: Protocol) -> Ports {
+    let rules = who.scope.ports.iter();
+    let meant = rules.filter(|rule| rule.protocol == protocol);
+    Ports::of(meant.map(|rule| rule.port))
+}
+
+/// Not what is judged by name, and never DNS past the resolver.
+fn by_address(who: &Principal, tcp: &Ports, udp: &Ports) -> (Ports, Ports) {
+    let dns = Ports::of(DNS);
+    (
+        tcp.without(&wire_ports(who)).without(&dns),
+        udp.without(&dns),
+    )
+}
+
+/// What the lists alone open by address of networks, of TCP and of UDP.
+pub(crate) fn listed_ports(who: &Principal) -> (Ports, Ports) {
+    by_address(
+        who,
+        &of_scope(who, Protocol::Tcp),
+        &of_scope(who, Protocol::Udp),
+    )
+}
+
+impl Reach<'_> {
+    /// What of it is let through by address alone, of TCP and of UDP.
+    pub fn by_address(&self, who: &Principal) -> (Ports, Ports) {
+        by_address(who, &self.tcp, &self.udp)
+    }
 }
 
 /// A rule that is for the destination and for whoever asks.
@@ -98,28 +141,6 @@ impl Rules {
         Some(course.end(index))
     }
 
-    /// Whether any rule could be for this principal.
-    pub fn bind(&self, who: &Principal) -> bool {
-        let request = asked(who, Host::Name(""), &[]);
-        match self.identities.class(&request) {
-            Class::Disabled => true,
-            class => self
-                .in_order
-                .iter()
-                .zip(0..)
-                .any(|(rule, rank)| self.is_for(rule, rank, class, &request)),
-        }
-    }
-
-    fn is_for(&self, rule: &Rule, rank: u32, class: Class<'_>, request: &Request<'_>) -> bool {
-        match (rule.group, class) {
-            (None, _) => true,
-            (Some(_), Class::Known(set)) => set.contains(rank),
-            (Some(group), Class::Other(identities)) => identities.matches(group, request),
-            (Some(_), Class::Disabled) => false,
-        }
-    }
-
     /// In the order in which they are asked.
     fn candidates<'r>(&'r self, request: &Request<'_>, class: Class<'r>) -> Vec<Candidate<'r>> {
         let mut all: Vec<Candidate<'r>> = Vec::new();
@@ -153,7 +174,7 @@ impl Rules {
 }
 
 /// As the principal would ask the proxy for a tunnel: nothing of what it carries can be seen.
-fn asked<'a>(who: &'a Principal, host: Host<'a>, resolved: &'a [IpAddr]) -> Request<'a> {
+pub(super) fn asked<'a>(who: &'a Principal, host: Host<'a>, resolved: &'a [IpAddr]) -> Request<'a> {
     let agent = who.agent.as_deref();
     Request {
         // Who is no agent has no name that a rule could mean.
@@ -282,10 +303,9 @@ impl<'r> Listed<'r> {
 impl<'r> Course<'r> {
     /// What no rule has decided, the lists do.
     fn lists(&mut self, index: &'r Index, who: &Principal, host: Host<'_>, moment: Moment) {
-        let wire = if who.scope.judges_names_on_the_wire && matches!(host, Host::Name(_)) {
-            Ports::of(ON_WIRE)
-        } else {
-            Ports::none()
+        let wire = match host {
+            Host::Name(_) => wire_ports(who),
+            Host::Address(_) => Ports::none(),
         };
         let listed = |on_wire: bool| match host {
             Host::Name(name) if on_wire => {
@@ -293,14 +313,6 @@ impl<'r> Course<'r> {
             }
             Host::Name(name) => Listed::of(index.judge_name(who, name, moment), false),
             Host::Address(address) => Listed::of_address(index, who, address, moment),
-        };
-        let of_scope = |protocol: Protocol| {
-            let rules = who.scope.ports.iter();
-            Ports::of(
-                rules
-                    .filter(|rule| rule.protocol == protocol)
-                    .map(|rule| rule.port),
-            )
         };
         let mut reason = None;
         for (on_wire, ports) in [(false, Ports::all().without(&wire)), (true, wire)] {
@@ -311,11 +323,11 @@ impl<'r> Course<'r> {
             let left = self.tcp_left.and(&ports);
             match listed.allowed {
                 Ok(pattern) => {
-                    let tcp = left.and(&of_scope(Protocol::Tcp));
+                    let tcp = left.and(&of_scope(who, Protocol::Tcp));
                     let udp = if on_wire {
                         Ports::none()
                     } else {
-                        self.udp_left.and(&of_scope(Protocol::Udp))
+                        self.udp_left.and(&of_scope(who, Protocol::Udp))
                     };
                     if !(tcp.is_empty() && udp.is_empty()) {
                         self.allowed_by.get_or_insert((
