@@ -130,6 +130,8 @@ struct Allowed<'r> {
     pattern: &'r str,
     label: Option<&'r str>,
     pin: bool,
+    by_rules: bool,
+    would_deny: Option<&'r str>,
     moment: Moment,
     now: Instant,
 }
@@ -154,7 +156,7 @@ impl Denial<'_> {
 
 impl Allowed<'_> {
     fn wild(&self) -> bool {
-        self.pattern.starts_with("*.")
+        self.pattern.starts_with('*')
     }
 }
 
@@ -269,7 +271,8 @@ impl Engine {
         let Some(name) = question.name.as_deref() else {
             return deny(Denial::of(Reason::NotAllowlisted));
         };
-        let (pattern, label, pin) = match rules.judge(who, name, moment) {
+        let judged = rules.judge(who, name, moment);
+        let (pattern, label, pin) = match judged.verdict {
             NameVerdict::Allow {
                 pattern,
                 label,
@@ -303,6 +306,8 @@ impl Engine {
             pattern,
             label,
             pin,
+            by_rules: judged.by_rules,
+            would_deny: judged.would_deny,
             moment,
             now: Instant::now(),
         };

@@ -9,7 +9,7 @@ use std::path::Path;
 use clawgress_config::Cidr;
 use clawgress_link::deny_lines::{USUAL_FACILITY, facility};
 use clawgress_policy::{
-    Card, Index, IndexError, Moment, NameVerdict, Principal, Reason, Revision, RevisionError,
+    Card, Index, IndexError, Moment, NameVerdict, Principal, Reach, Reason, Revision, RevisionError,
 };
 
 use crate::address;
@@ -18,6 +18,8 @@ use crate::address;
 pub const FRONT: &str = "sni";
 /// The front's number; those of principals begin at 1.
 const FRONT_ID: u16 = 0;
+/// Where names are judged on the wire.
+const WIRE_PORTS: [u16; 2] = [443, 80];
 
 pub struct Rules {
     pub revision: u64,
@@ -31,6 +33,55 @@ pub struct Rules {
     /// Networks on this side of the box, and its own addresses as configured.
     near: Vec<Cidr>,
     own: HashSet<IpAddr>,
+}
+
+/// What the policy says of a question.
+#[derive(Debug, Clone, Copy)]
+pub struct Judged<'r> {
+    pub verdict: NameVerdict<'r>,
+    /// The rule in report mode that would have denied what is allowed.
+    pub would_deny: Option<&'r str>,
+    /// A rule decided: addresses are looked at, too.
+    pub by_rules: bool,
+}
+
+/// What an address of an answer is to whoever asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leads {
+    /// It may not be told.
+    Nowhere,
+    /// It may be told, and opens nothing by itself.
+    Told,
+    Pinned,
+}
+
+impl<'r> Judged<'r> {
+    fn by_lists(verdict: NameVerdict<'r>) -> Self {
+        Self {
+            verdict,
+            would_deny: None,
+            by_rules: false,
+        }
+    }
+
+    fn by_rules(who: &Principal, reach: &Reach<'r>) -> Self {
+        let decision = &reach.decision;
+        let label = decision.label;
+        let (tcp, udp) = reach.by_address(who);
+        let verdict = match decision.reason {
+            Some(reason) => NameVerdict::Deny { reason, label },
+            None => NameVerdict::Allow {
+                pattern: reach.pattern,
+                label,
+                pin: !(tcp.is_empty() && udp.is_empty()),
+            },
+        };
+        Self {
+            verdict,
+            would_deny: decision.would_deny,
+            by_rules: true,
+        }
+    }
 }
 
 /// Whose question it is.
@@ -118,31 +169,33 @@ impl Rules {
         }
     }
 
-    /// For the front a name counts as allowed if anybody may have it on the wire: whose flow it is was judged there.
-    /// A rule that names it in full goes before a wildcard, which has a budget.
-    pub fn judge(&self, who: Who<'_>, name: &str, moment: Moment) -> NameVerdict<'_> {
+    /// By the rules, and then by the lists. For the front a name counts as allowed if anybody may have it on the wire:
+    /// whose flow it is was judged there. What names it in full goes before a wildcard, which has a budget.
+    pub fn judge(&self, who: Who<'_>, name: &str, moment: Moment) -> Judged<'_> {
         match who {
-            Who::Agent(principal) => self.index.judge_name(principal, name, moment),
-            Who::Front => self.judge_for_front(name, moment),
+            Who::Agent(principal) => match self.index.reach_name(principal, name, &[], moment) {
+                Some(reach) => Judged::by_rules(principal, &reach),
+                None => Judged::by_lists(self.index.judge_name(principal, name, moment)),
+            },
+            Who::Front => Judged::by_lists(self.judge_for_front(name, moment)),
         }
     }
 
     fn judge_for_front(&self, name: &str, moment: Moment) -> NameVerdict<'_> {
+        let allowed = |pattern| NameVerdict::Allow {
+            pattern,
+            label: None,
+            pin: true,
+        };
         if let Some(gateway) = self.gateways.get(name) {
-            return NameVerdict::Allow {
-                pattern: gateway,
-                label: None,
-                pin: true,
-            };
+            return allowed(gateway);
         }
         let mut found = None;
-        for principal in self.index.principals() {
-            let verdict = self.index.judge_wire_name(principal, name, moment);
-            match verdict {
-                NameVerdict::Allow { pattern, .. } if pattern == name => return verdict,
-                NameVerdict::Allow { .. } => found = found.or(Some(verdict)),
-                NameVerdict::Deny { .. } => {}
+        for (_, pattern) in self.on_wire(name, moment) {
+            if pattern == name {
+                return allowed(pattern);
             }
+            found = found.or(Some(allowed(pattern)));
         }
         found.unwrap_or(NameVerdict::Deny {
             reason: Reason::NotAllowlisted,
@@ -150,14 +203,30 @@ impl Rules {
         })
     }
 
-    /// Who may have the name on the wire now, and by which rule.
+    /// Who may have the name on the wire now, and by which pattern.
     pub fn on_wire(&self, name: &str, moment: Moment) -> impl Iterator<Item = (&Principal, &str)> {
-        self.index.principals().iter().filter_map(move |principal| {
-            match self.index.judge_wire_name(principal, name, moment) {
-                NameVerdict::Allow { pattern, .. } => Some((principal, pattern)),
-                NameVerdict::Deny { .. } => None,
-            }
+        let principals = self.index.principals().iter();
+        principals.filter_map(move |principal| {
+            let mut ports = WIRE_PORTS.into_iter();
+            let on = |port| self.index.reach_on_wire(principal, name, port, moment).ok();
+            Some((principal, ports.find_map(on)?))
         })
+    }
+
+    /// What of an answer a rule keeps from this asker, by the network that it leads into; and whether an address that
+    /// may be told opens anything that has to be pinned.
+    pub fn leads(&self, who: Who<'_>, name: &str, address: IpAddr, moment: Moment) -> Leads {
+        let Who::Agent(principal) = who else {
+            return Leads::Pinned;
+        };
+        match self.index.reach_name(principal, name, &[address], moment) {
+            None => Leads::Pinned,
+            Some(reach) if !reach.decision.allowed => Leads::Nowhere,
+            Some(reach) => match reach.by_address(principal) {
+                (tcp, udp) if tcp.is_empty() && udp.is_empty() => Leads::Told,
+                _ => Leads::Pinned,
+            },
+        }
     }
 
     /// True if the name counts against a cap that `is_over` says is used up.
@@ -166,7 +235,7 @@ impl Rules {
             Who::Agent(principal) => self
                 .index
                 .caps_of(principal, name)
-                .any(|(pattern, _)| is_over(&principal.name, pattern.as_str())),
+                .any(|(pattern, _)| is_over(&self.index.holder(principal).name, pattern.as_str())),
             // Caps are counted and cut at the flow, which has a principal.
             Who::Front => false,
         }

@@ -13,9 +13,12 @@ pub mod window;
 
 pub use clock::Moment;
 pub use index::{
-    CompiledScope, Index, IndexError, NameVerdict, Principal, PrincipalId, PrincipalKind,
+    CompiledScope, Identity, Index, IndexError, NameVerdict, Principal, PrincipalId, PrincipalKind,
+    Ruled,
 };
 pub use reason::Reason;
 pub use revision::{Card, LanCard, Logging, Network, Revision, RevisionError};
-pub use rules::{Considered, Decision, Host, Request, Rules, RulesError, canonical_path};
+pub use rules::{
+    Considered, Decision, Host, Ports, Reach, Request, Rules, RulesError, canonical_path,
+};
 pub use window::{Window, Zone};

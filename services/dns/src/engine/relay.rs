@@ -4,14 +4,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use clawgress_policy::Reason;
+use clawgress_policy::{Reason, rules::EVERY_NAME};
 use hickory_proto::rr::Name;
 
 use super::{Allowed, Engine, Step, Wanted, lock, with_key};
 use crate::answer::Answer;
 use crate::facts::{self, Address, Facts, Found};
 use crate::pins::GRACE;
-use crate::rules::Who;
+use crate::registered::registered_domain;
+use crate::rules::{Leads, Who};
 
 impl Engine {
     pub(super) fn relay(&self, allowed: &Allowed<'_>, fetched: Option<&Arc<Facts>>) -> Step {
@@ -37,6 +38,36 @@ impl Engine {
         }
     }
 
+    /// What of these addresses may be told, and what has to be pinned before that: a rule may deny where a name leads.
+    fn by_rules(&self, allowed: &Allowed<'_>, visible: Vec<IpAddr>) -> (Vec<IpAddr>, Vec<IpAddr>) {
+        let Allowed {
+            rules,
+            who,
+            name,
+            moment,
+            ..
+        } = *allowed;
+        if !allowed.by_rules {
+            let to_pin = if allowed.pin {
+                visible.clone()
+            } else {
+                Vec::new()
+            };
+            return (visible, to_pin);
+        }
+        let (mut told, mut to_pin) = (Vec::new(), Vec::new());
+        for address in visible {
+            let leads = rules.leads(who, name, address, moment);
+            if leads != Leads::Nowhere {
+                told.push(address);
+            }
+            if leads == Leads::Pinned && allowed.pin {
+                to_pin.push(address);
+            }
+        }
+        (told, to_pin)
+    }
+
     fn within_budget(&self, allowed: &Allowed<'_>) -> bool {
         let Allowed {
             rules,
@@ -45,13 +76,21 @@ impl Engine {
             now,
             ..
         } = *allowed;
+        // A rule for every destination has a budget for each domain that somebody registered.
+        let every = format!("*.{}", registered_domain(name));
+        let wildcard = |pattern| match pattern {
+            EVERY_NAME => every.as_str(),
+            written => written,
+        };
         let mut budgets = lock(&self.budgets);
         match allowed.who {
-            Who::Agent(principal) => budgets.spend(&principal.name, allowed.pattern, name, now),
+            Who::Agent(principal) => {
+                budgets.spend(&principal.name, wildcard(allowed.pattern), name, now)
+            }
             Who::Front => {
                 let entitled = rules
                     .on_wire(name, moment)
-                    .map(|(who, pattern)| (who.name.as_str(), pattern));
+                    .map(|(who, pattern)| (who.name.as_str(), wildcard(pattern)));
                 budgets.spend_for_front(entitled, name, now)
             }
         }
@@ -122,8 +161,13 @@ impl Engine {
             self.denied_though_allowed(allowed, Reason::Rebinding);
             return Step::Say(Answer::stripped(allowed.label));
         }
+        let (visible, to_pin) = self.by_rules(allowed, visible);
+        if visible.is_empty() {
+            self.denied_though_allowed(allowed, Reason::Rule);
+            return Step::Say(Answer::denied(Reason::Rule, allowed.label));
+        }
         let until = facts.kept_until(allowed.now) + GRACE;
-        let pinned = !allowed.pin || lock(&self.pinned).holds(who.id(), name, &visible, until);
+        let pinned = to_pin.is_empty() || lock(&self.pinned).holds(who.id(), name, &to_pin, until);
         if pinned {
             self.answered(allowed, from_cache);
             return Step::Say(Answer::addresses(chain, &visible, facts.ttl(allowed.now)));
@@ -134,7 +178,7 @@ impl Engine {
             revision: rules.revision,
             epoch: self.epoch.load(Ordering::Acquire),
             name: name.to_owned(),
-            addresses: visible,
+            addresses: to_pin,
             // A later answer from the same facts is told for the shortest time at least, and needs no new pin.
             until: until.max(facts.expires + facts::SHORTEST + GRACE),
         })

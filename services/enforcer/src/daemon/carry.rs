@@ -77,6 +77,7 @@ impl Keeper {
             pins: pinner.carried(),
             used: book.used(&candidate.index, &zone, moment),
             meter: self.meter_objects()?,
+            blocked: self.shared.blocked().clone(),
         })
     }
 

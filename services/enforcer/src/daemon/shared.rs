@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use super::config::Config;
 use crate::front::live::Live;
 use crate::pins::Pinner;
-use crate::plan::Plan;
+use crate::plan::{Blocked, Plan};
 use crate::telemetry::deny_log::DenyLog;
 use crate::telemetry::meters::Meters;
 use crate::telemetry::ring::Rings;
@@ -64,6 +64,7 @@ pub(super) struct Shared {
     live: Mutex<Live>,
     deny_log: Mutex<DenyLog>,
     over_cap: Mutex<BTreeSet<CapKey>>,
+    blocked: Mutex<Blocked>,
     cap_use: Mutex<Vec<(String, CapUse)>>,
 }
 
@@ -84,6 +85,7 @@ impl Shared {
             live: Mutex::default(),
             deny_log: Mutex::default(),
             over_cap: Mutex::default(),
+            blocked: Mutex::default(),
             cap_use: Mutex::default(),
         }
     }
@@ -121,6 +123,11 @@ impl Shared {
 
     pub(super) fn over_cap(&self) -> MutexGuard<'_, BTreeSet<CapKey>> {
         locked(&self.over_cap)
+    }
+
+    /// Whom the kill switch holds.
+    pub(super) fn blocked(&self) -> MutexGuard<'_, Blocked> {
+        locked(&self.blocked)
     }
 
     /// By principal.

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 
 use clawgress_config::policy::DomainPattern;
-use clawgress_policy::{Index, Moment, NameVerdict, Reason};
+use clawgress_policy::{Index, Moment, Reason};
 
 use crate::front::log::{Event, Path, What};
 
@@ -104,11 +104,12 @@ fn against(
     let Some(who) = index.principal_of(end.source.ip()) else {
         return Some(Reason::UnknownSource);
     };
-    if let NameVerdict::Deny { reason, .. } = index.judge_wire_name(who, name, moment) {
+    if let Err(reason) = index.reach_on_wire(who, name, end.path.port(), moment) {
         return Some(reason);
     }
+    let holder = &index.holder(who).name;
     let is_over = |(principal, pattern): &(String, DomainPattern)| {
-        *principal == who.name && pattern.matches(name)
+        principal == holder && pattern.matches(name)
     };
     over_cap.iter().any(is_over).then_some(Reason::OverCap)
 }

@@ -30,6 +30,16 @@ pub enum Path {
     Host,
 }
 
+impl Path {
+    /// That the agent dialled.
+    pub fn port(self) -> u16 {
+        match self {
+            Self::Sni => 443,
+            Self::Host => 80,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
     Open,

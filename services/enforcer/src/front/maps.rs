@@ -71,8 +71,9 @@ pub(super) const OPEN: &str = "open";
 /// The name of a principal's list of names. A host's hangs on its name alone, so that it stays what it is.
 pub fn list_of(who: &Principal) -> String {
     match &who.kind {
-        PrincipalKind::Lan { .. } => GLOBAL_LIST.to_owned(),
+        PrincipalKind::Lan { .. } | PrincipalKind::Agent { host: None } => GLOBAL_LIST.to_owned(),
         PrincipalKind::Host => host_list(&who.name),
+        PrincipalKind::Agent { host: Some(host) } => host_list(host),
     }
 }
 

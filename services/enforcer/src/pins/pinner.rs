@@ -16,7 +16,7 @@ use super::table::{Full, Limits, Pinned, Placement, SetName, Table};
 use crate::kernel::conntrack;
 use crate::kernel::sets::{self, Change, Key, Verb};
 use crate::kernel::{KernelError, Socket};
-use crate::plan::{CarriedPin, Touched, carry, places};
+use crate::plan::{CarriedPin, Place, Touched, carry, places};
 
 /// An answer is used for a while after it was given.
 const GRACE: u64 = 10;
@@ -34,12 +34,13 @@ pub struct Judge {
 
 impl Placement for Judge {
     fn sets(&self, principal: &str, name: &str, address: IpAddr, leaving: bool) -> Vec<SetName> {
-        places(&self.index, principal, name, self.moment)
+        places(&self.index, principal, name, address, self.moment)
             .into_iter()
             .filter(|place| place.holds(leaving))
             .map(|place| SetName {
                 table: place.table,
                 set: place.set(address).to_owned(),
+                port: place.port,
             })
             .collect()
     }
@@ -168,8 +169,21 @@ impl Pinner {
                 current,
             });
         }
-        let placed = places(&judge.index, &pin.principal, &pin.name, judge.moment);
-        if !placed.iter().any(|place| place.opens) {
+        let placed: Vec<(IpAddr, Place)> = pin
+            .addresses
+            .iter()
+            .flat_map(|address| {
+                let places = places(
+                    &judge.index,
+                    &pin.principal,
+                    &pin.name,
+                    *address,
+                    judge.moment,
+                );
+                places.into_iter().map(|place| (*address, place))
+            })
+            .collect();
+        if !placed.iter().any(|(_, place)| place.opens) {
             return Err(PinError::NotAllowed {
                 principal: pin.principal.clone(),
                 name: pin.name.clone(),
@@ -182,13 +196,11 @@ impl Pinner {
         self.table
             .pin(&pin.principal, &pin.name, &pin.addresses, until)?;
         // Told again also where they should be there: then it is certain that they are.
-        let changes = pin.addresses.iter().flat_map(|address| {
-            placed.iter().map(|place| Change {
-                table: place.table,
-                set: place.set(*address).to_owned(),
-                verb: Verb::Add,
-                key: Key::Address(*address),
-            })
+        let changes = placed.iter().map(|(address, place)| Change {
+            table: place.table,
+            set: place.set(*address).to_owned(),
+            verb: Verb::Add,
+            key: key(*address, place.port),
         });
         let mut changes: Vec<Change> = changes.collect();
         changes.sort_unstable();
@@ -260,7 +272,7 @@ impl Pinner {
                 table: set.table,
                 set: set.set.clone(),
                 verb: Verb::Add,
-                key: Key::Address(*address),
+                key: key(*address, set.port),
             })
             .collect();
         self.tell(&back)?;
@@ -270,7 +282,7 @@ impl Pinner {
                 table: set.table,
                 set: set.set.clone(),
                 verb: Verb::Delete,
-                key: Key::Address(*address),
+                key: key(*address, set.port),
             })
             .collect();
         if self.tell(&gone).is_err() {
@@ -299,6 +311,13 @@ impl Pinner {
                     .map(|set| (set, *address))
             })
             .collect()
+    }
+}
+
+fn key(address: IpAddr, port: Option<u16>) -> Key {
+    match port {
+        Some(port) => Key::AddressAndPort(address, port),
+        None => Key::Address(address),
     }
 }
 

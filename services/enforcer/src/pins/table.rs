@@ -14,11 +14,12 @@ pub trait Placement {
     fn sets(&self, principal: &str, name: &str, address: IpAddr, leaving: bool) -> Vec<SetName>;
 }
 
-/// A set of addresses of one family.
+/// A set of addresses of one family, or of such addresses with a port each: then an address is there with this one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SetName {
     pub table: &'static str,
     pub set: String,
+    pub port: Option<u16>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -305,6 +306,7 @@ mod tests {
             let set = |set: &str| SetName {
                 table: "t",
                 set: set.to_owned(),
+                port: None,
             };
             match name {
                 "shut.test" => Vec::new(),

@@ -7,6 +7,8 @@ use std::{
     net::IpAddr,
 };
 
+use serde::{Deserialize, Serialize};
+
 /// Principal of the pins that the front asked for on behalf of flows that it has judged.
 pub const FRONT: &str = "sni";
 
@@ -17,6 +19,23 @@ pub struct Carry {
     /// exist in the kernel takes it from here: one that does keeps its own count.
     pub used: BTreeMap<(String, String), u64>,
     pub meter: MeterObjects,
+    pub blocked: Blocked,
+}
+
+/// The kill switch: who reaches nothing, whatever the revision says.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Blocked {
+    /// Everybody.
+    pub all: bool,
+    /// By agent id, which is the principal's name.
+    pub agents: BTreeSet<String>,
+}
+
+impl Blocked {
+    pub fn holds(&self, principal: &str) -> bool {
+        self.all || self.agents.contains(principal)
+    }
 }
 
 /// Addresses that a name of a principal was resolved to, and that are still to be reachable.

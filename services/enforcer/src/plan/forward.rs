@@ -303,7 +303,10 @@ fn classify(ruleset: &mut Ruleset, frame: &Frame<'_>) {
     for v6 in [false, true] {
         let limited = frame.sources(v6, |who| super::shaping::own_limit(who).is_some());
         let classes: Vec<_> = limited
-            .map(|(who, source)| (source, super::shaping::class_of(who.id)))
+            .map(|(who, source)| {
+                let holder = frame.index.holder(who);
+                (source, super::shaping::class_of(holder.id))
+            })
             .collect();
         if !classes.is_empty() {
             ruleset.rule([

@@ -106,6 +106,14 @@ impl<'r> Frame<'r> {
         }
     }
 
+    /// Why this principal reaches nothing at all.
+    pub(super) fn closed(&self, who: &Principal) -> Option<Reason> {
+        if self.carry.blocked.holds(&who.name) {
+            return Some(Reason::Blocked);
+        }
+        who.is_disabled().then_some(Reason::AgentDisabled)
+    }
+
     /// As stamped on flows.
     pub(super) fn stamp(&self) -> u32 {
         layout::stamp(self.generation)
@@ -153,10 +161,7 @@ impl<'r> Frame<'r> {
 
 /// Whether the front judges what this principal sends to this TCP port.
 pub(super) fn on_wire(who: &Principal, port: u16) -> bool {
-    let listed = |rule: &clawgress_config::policy::PortRule| {
-        rule.port == port && rule.protocol == clawgress_config::policy::Protocol::Tcp
-    };
-    who.scope.judges_names_on_the_wire && who.scope.ports.iter().any(listed)
+    who.is_on_wire(port)
 }
 
 /// The ports that are judged by name in such scopes, each with where the front listens for it.

@@ -18,7 +18,7 @@
 use std::net::IpAddr;
 
 use clawgress_config::Cidr;
-use clawgress_policy::{Principal, PrincipalKind, Reason};
+use clawgress_policy::{Principal, Reason};
 use nftables::{
     schema::SetType,
     types::{NfChainPolicy, NfChainType, NfHook, RejectCode},
@@ -62,14 +62,10 @@ pub(super) fn compile(frame: &Frame<'_>, pins: &Pins) -> Ruleset {
     ruleset
 }
 
-/// Host sources that are machines rather than networks behind a router.
+/// Sources of hosts and agents that are machines rather than networks behind a router.
 fn machines(frame: &Frame<'_>, v6: bool) -> Vec<Cidr> {
     let longest = if v6 { 128 } else { 32 };
-    let hosts = frame
-        .index
-        .principals()
-        .iter()
-        .filter(|who| who.kind == PrincipalKind::Host);
+    let hosts = frame.index.principals().iter().filter(|who| !who.is_lan());
     let sources = hosts
         .flat_map(|who| &who.sources)
         .filter(|source| source.address.is_ipv6() == v6);
@@ -185,16 +181,22 @@ fn caps(ruleset: &mut Ruleset, frame: &Frame<'_>, pins: &Pins, who: &Principal) 
     ]);
     ruleset.rule([count(counter), goto("over")]);
 
+    let holder = frame.index.holder(who);
     let mut rules: Vec<[Value; 3]> = Vec::new();
     for (pattern, cap) in frame.index.caps(who) {
         let pattern = pattern.as_str();
-        let object = name::cap(&who.name, pattern);
-        let key = (who.name.clone(), pattern.to_owned());
-        let used = frame.carry.used.get(&key).copied().unwrap_or(0);
-        ruleset.quota(object.clone(), cap.bytes, used);
+        let object = name::cap(&holder.name, pattern);
+        let own = holder.id == who.id;
+        if own {
+            let key = (who.name.clone(), pattern.to_owned());
+            let used = frame.carry.used.get(&key).copied().unwrap_or(0);
+            ruleset.quota(object.clone(), cap.bytes, used);
+        }
         for v6 in [false, true] {
-            let set = name::cap_set(&who.name, pattern, v6);
-            ruleset.addresses(&set, Kind::of(v6), pins.in_set(&set));
+            let set = name::cap_set(&holder.name, pattern, v6);
+            if own {
+                ruleset.addresses(&set, Kind::of(v6), pins.in_set(&set));
+            }
             rules.push([
                 is(original_destination(v6), named_set(set)),
                 quota(object.clone()),

@@ -17,6 +17,7 @@ mod own;
 mod pins;
 mod principal;
 mod raw;
+mod regions;
 mod rpz;
 mod ruleset;
 mod services;
@@ -28,7 +29,7 @@ use std::sync::Arc;
 use clawgress_policy::{Index, Moment, Reason, Revision};
 use serde_json::{Map, Value};
 
-pub use carry::{CarriedPin, Carry, MeterObjects};
+pub use carry::{Blocked, CarriedPin, Carry, MeterObjects};
 pub use host::{HostNeeds, Route, Sysctl};
 pub use named::NamedConf;
 pub use pins::{Place, places};
@@ -180,7 +181,7 @@ fn counted(frame: &Frame<'_>) -> Vec<Counted> {
         });
     };
     for who in frame.index.principals() {
-        for reason in principal::reasons(frame) {
+        for reason in principal::reasons(frame, who) {
             push(
                 layout::TABLE,
                 name::deny_counter(&who.name, reason),
@@ -195,7 +196,8 @@ fn counted(frame: &Frame<'_>) -> Vec<Counted> {
         ] {
             push(layout::METER, name::meter(kind, &who.name), &who.name, what);
         }
-        for (pattern, _) in frame.index.caps(who) {
+        let own_caps = frame.index.holder(who).id == who.id;
+        for (pattern, _) in frame.index.caps(who).iter().filter(|_| own_caps) {
             let what = What::Cap(pattern.as_str().to_owned());
             push(
                 layout::METER,
@@ -252,6 +254,9 @@ fn warnings(frame: &Frame<'_>, zones: &Zones) -> Vec<String> {
                 "{}: names are judged on the wire, but neither port 443 nor port 80 is allowed: nothing is judged",
                 who.name
             ));
+        }
+        if let Some(ruled) = &who.ruled {
+            regions::warn(frame, who, ruled, &mut warnings);
         }
         if scope.ports.iter().any(|rule| rule.port == 853) {
             warnings.push(format!(

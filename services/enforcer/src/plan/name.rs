@@ -26,6 +26,29 @@ pub fn nets(id: PrincipalId, v6: bool) -> String {
     format!("p{id}_nets{}", digit(v6))
 }
 
+/// What rules open: addresses with one port, of TCP and of UDP, and addresses at all TCP ports that nobody names.
+pub fn at(id: PrincipalId, v6: bool) -> String {
+    format!("p{id}_at{}", digit(v6))
+}
+
+pub fn udp(id: PrincipalId, v6: bool) -> String {
+    format!("p{id}_udp{}", digit(v6))
+}
+
+pub fn rest(id: PrincipalId, v6: bool) -> String {
+    format!("p{id}_rest{}", digit(v6))
+}
+
+/// Networks that rules and lists open alike, by number.
+pub fn class(id: PrincipalId, number: usize, v6: bool) -> String {
+    format!("p{id}_nets{number}_{}", digit(v6))
+}
+
+/// Networks that a rule denies.
+pub fn ruled(id: PrincipalId, v6: bool) -> String {
+    format!("p{id}_ruled{}", digit(v6))
+}
+
 /// Where the front may take this principal's flows.
 pub fn front_pins(id: PrincipalId, v6: bool) -> String {
     format!("f{id}_pins{}", digit(v6))

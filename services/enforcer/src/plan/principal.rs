@@ -15,6 +15,7 @@ use super::{
     layout::mark,
     name,
     pins::Pins,
+    regions::Regions,
     ruleset::{Kind, Ruleset},
     statement::{
         address, count, ct_original, goto, is, is_not, limit, log, mark_has, meta, named_set,
@@ -45,6 +46,9 @@ pub(super) fn next_gateway(who: &Principal) -> Option<NextGateway<'_>> {
 
 pub(super) fn add(ruleset: &mut Ruleset, frame: &Frame<'_>, pins: &Pins, who: &Principal) {
     denials(ruleset, frame, who);
+    if let Some(reason) = frame.closed(who) {
+        return shut(ruleset, who, reason);
+    }
     by_address(ruleset, frame, pins, who);
     if who.scope.judges_names_on_the_wire {
         by_front(ruleset, frame, pins, who);
@@ -52,20 +56,36 @@ pub(super) fn add(ruleset: &mut Ruleset, frame: &Frame<'_>, pins: &Pins, who: &P
 }
 
 /// The reasons for which the main table denies a known principal.
-pub(super) fn reasons(frame: &Frame<'_>) -> [Reason; 6] {
-    [
+pub(super) fn reasons(frame: &Frame<'_>, who: &Principal) -> Vec<Reason> {
+    let mut reasons = vec![
         Reason::DnsBypass,
         Reason::NotAllowlisted,
         frame.shut_reason(),
         Reason::Port,
         Reason::Protocol,
         Reason::Revised,
-    ]
+    ];
+    reasons.extend(who.ruled.is_some().then_some(Reason::Rule));
+    reasons.extend(frame.closed(who));
+    reasons
+}
+
+/// Somebody who reaches nothing, on either leg.
+fn shut(ruleset: &mut Ruleset, who: &Principal, reason: Reason) {
+    let front = who
+        .scope
+        .judges_names_on_the_wire
+        .then(|| name::front_chain(who.id));
+    for chain in [Some(name::chain(who.id)), front].into_iter().flatten() {
+        ruleset.chain(&chain);
+        ruleset.rule(first_denial());
+        ruleset.rule([goto(name::denied(who.id, reason))]);
+    }
 }
 
 fn denials(ruleset: &mut Ruleset, frame: &Frame<'_>, who: &Principal) {
     let id = who.id;
-    for reason in reasons(frame) {
+    for reason in reasons(frame, who) {
         let counter = name::deny_counter(&who.name, reason);
         ruleset.counter(&counter);
         ruleset.chain(&name::denied(id, reason));
@@ -86,7 +106,7 @@ fn deny(ruleset: &mut Ruleset, who: &Principal, reason: Reason) {
     ruleset.rule([goto(name::denied(who.id, reason))]);
 }
 
-fn destination_port(ports: super::statement::Word) -> serde_json::Value {
+pub(super) fn destination_port(ports: super::statement::Word) -> serde_json::Value {
     is(ct_original("proto-dst"), ports)
 }
 
@@ -96,12 +116,21 @@ fn by_address(ruleset: &mut Ruleset, frame: &Frame<'_>, pins: &Pins, who: &Princ
         let kind = Kind::of(v6);
         ruleset.addresses(&name::pins(id, v6), kind, pins.in_set(&name::pins(id, v6)));
         ruleset.addresses(&name::shut(id, v6), kind, pins.in_set(&name::shut(id, v6)));
-        let nets = disjoint(&who.scope.ips, v6);
-        ruleset.networks(
-            &name::nets(id, v6),
-            kind,
-            nets.iter().map(network).collect(),
-        );
+        if who.ruled.is_none() {
+            let nets = disjoint(&who.scope.ips, v6);
+            ruleset.networks(
+                &name::nets(id, v6),
+                kind,
+                nets.iter().map(network).collect(),
+            );
+        }
+    }
+    let regions = who
+        .ruled
+        .as_ref()
+        .map(|ruled| Regions::of(frame, who, ruled));
+    if let Some(regions) = &regions {
+        regions.declare(ruleset, pins, who);
     }
     let ports = format!("{}_ports", name::chain(id));
     port_chain(ruleset, who, &ports);
@@ -130,15 +159,24 @@ fn by_address(ruleset: &mut Ruleset, frame: &Frame<'_>, pins: &Pins, who: &Princ
     if who.scope.judges_names_on_the_wire {
         ruleset.rule([protocol("udp"), destination_port(number(443)), goto(quic)]);
     }
+    if let Some(regions) = &regions {
+        regions.permit(ruleset, who);
+    }
     let open = frame.index.is_open(who, frame.moment);
     let shut = || goto(name::denied(id, frame.shut_reason()));
     for v6 in [false, true] {
         let to = |set: String| is(original_destination(v6), named_set(set));
         ruleset.rule([to(name::pins(id, v6)), goto(&ports)]);
-        if open {
+        if open && who.ruled.is_none() {
             ruleset.rule([to(name::nets(id, v6)), goto(&ports)]);
         }
         ruleset.rule([to(name::shut(id, v6)), shut()]);
+        if who.ruled.is_some() {
+            ruleset.rule([
+                to(name::ruled(id, v6)),
+                goto(name::denied(id, Reason::Rule)),
+            ]);
+        }
     }
     deny(
         ruleset,

@@ -139,6 +139,13 @@ impl Ruleset {
         self.push_set(set, elements, true, false);
     }
 
+    /// The same with a port each.
+    pub(super) fn address_ports(&mut self, name: &str, kind: Kind, elements: Vec<Word>) {
+        let types = vec![kind.set_type(), SetType::InetService];
+        let set = self.set_object(name, SetTypeValue::Concatenated(types.into()), None);
+        self.push_set(set, elements, true, false);
+    }
+
     /// Disjoint networks.
     pub(super) fn networks(&mut self, name: &str, kind: Kind, elements: Vec<Word>) {
         let single = SetTypeValue::Single(kind.set_type());

@@ -68,6 +68,8 @@ impl Shaping {
             .index
             .principals()
             .iter()
+            // Agents share the class of the host that they are at.
+            .filter(|who| frame.index.holder(who).id == who.id)
             .filter_map(|who| Some((class_of(who.id), own_limit(who)?)))
             .collect();
         let classes = classes(ceiling, &limits);

@@ -137,6 +137,11 @@ pub(super) fn range(first: IpAddr, last: IpAddr) -> Word {
     Expression::Range(Box::new(Range { range }))
 }
 
+pub(super) fn port_range(first: u16, last: u16) -> Word {
+    let range = [first, last].map(|port| number(u32::from(port)));
+    Expression::Range(Box::new(Range { range }))
+}
+
 pub(super) fn networks<'c>(cidrs: impl IntoIterator<Item = &'c Cidr>) -> Word {
     set_of(cidrs.into_iter().map(network))
 }

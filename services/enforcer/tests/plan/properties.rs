@@ -38,8 +38,8 @@ fn a_pin_carried_is_where_a_new_one_would_be_put() {
     for scene in all() {
         let (index, transaction) = (scene.index(), scene.plan().transaction());
         for pin in &scene.carry.pins {
-            for place in places(&index, &pin.principal, &pin.name, scene.moment) {
-                for address in &pin.addresses {
+            for address in &pin.addresses {
+                for place in places(&index, &pin.principal, &pin.name, *address, scene.moment) {
                     let set = place.set(*address);
                     assert!(
                         elements(&transaction, set).contains(&address.to_string()),

@@ -7,16 +7,17 @@ use std::{
 
 use clawgress_config::{
     Cidr,
-    policy::{Allow, DomainPattern, Scope, TimeWindow},
+    policy::{DomainPattern, Scope, TimeWindow},
 };
 
 use super::{
-    CompiledScope, Index, Principal, PrincipalId, PrincipalKind,
+    CompiledScope, Index, Principal, PrincipalId, PrincipalKind, agents,
     names::{Full, Names},
     rows::{Draft, Rule, ScopeNumber},
     sources::{Claim, Sources, lies_in, plain},
+    warnings::networks,
 };
-use crate::{LanCard, Revision, Window, Zone, window::UnknownZone};
+use crate::{LanCard, Revision, Rules, RulesError, Window, Zone, window::UnknownZone};
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IndexError {
@@ -36,6 +37,18 @@ pub enum IndexError {
         "compiling revision {revision}: two principals are called {name}; give the host another name"
     )]
     EqualNames { revision: u64, name: String },
+    #[error("compiling revision {revision}: {rules}")]
+    Rules { revision: u64, rules: RulesError },
+    #[error(
+        "compiling revision {revision}: agent {agent} has a source {first}, and another one {second}: nothing says whose \
+         lists bind it; keep its sources in one place"
+    )]
+    Scattered {
+        revision: u64,
+        agent: String,
+        first: String,
+        second: String,
+    },
     #[error("compiling revision {revision}: it has more than {most} {of}; remove some of them")]
     TooMany {
         revision: u64,
@@ -55,6 +68,10 @@ impl Index {
             revision: number,
             zone,
         })?;
+        let rules = Rules::compile(&revision.access, &zone).map_err(|rules| IndexError::Rules {
+            revision: number,
+            rules,
+        })?;
         let mut build = Build {
             revision,
             names: Names::new(),
@@ -62,6 +79,9 @@ impl Index {
             windows: BTreeMap::new(),
         };
         let (mut principals, everybody) = build.principals()?;
+        for who in &mut principals {
+            who.ruled = rules.ruled(who).map(Arc::new);
+        }
         let labels = build.labels()?;
         let claims = build.claims(&principals)?;
         let sources = Sources::of(&claims);
@@ -93,6 +113,7 @@ impl Index {
             principals,
             everybody,
             sources,
+            rules: Arc::new(rules),
             names,
             rows,
             labels,
@@ -103,8 +124,8 @@ impl Index {
     }
 }
 
-struct Build<'r> {
-    revision: &'r Revision,
+pub(super) struct Build<'r> {
+    pub(super) revision: &'r Revision,
     names: Names,
     draft: Draft,
     /// With the number of each.
@@ -134,8 +155,9 @@ impl Build<'_> {
         } else {
             &revision.network.lan
         };
-        if hosts.len() + lan.len() > MOST_PRINCIPALS {
-            return Err(self.too_many("hosts and LAN cards", MOST_PRINCIPALS));
+        let bound = agents::bound(revision)?;
+        if hosts.len() + lan.len() + bound.len() > MOST_PRINCIPALS {
+            return Err(self.too_many("hosts, agents with sources and LAN cards", MOST_PRINCIPALS));
         }
         let global = Arc::new(self.scope(&revision.policy.global, 0)?);
         let mut principals = Vec::with_capacity(hosts.len() + lan.len());
@@ -146,6 +168,8 @@ impl Build<'_> {
                 kind: PrincipalKind::Lan {
                     card: card.name.clone(),
                 },
+                agent: None,
+                ruled: None,
                 sources: Vec::new(),
                 scope: Arc::clone(&global),
                 caps: Vec::new(),
@@ -159,9 +183,27 @@ impl Build<'_> {
                 id: PrincipalId(0),
                 name: name.clone(),
                 kind: PrincipalKind::Host,
+                agent: agents::identity(revision, name),
+                ruled: None,
                 sources: Vec::new(),
                 scope: Arc::new(self.scope(&host.scope, number)?),
                 caps: host.exfil.clone().into_iter().collect(),
+            });
+        }
+        for (id, host) in bound {
+            let of_host = host.and_then(|host| principals.iter().find(|who| who.name == host));
+            let scope = of_host.map_or(&global, |host| &host.scope);
+            principals.push(Principal {
+                id: PrincipalId(0),
+                name: id.to_owned(),
+                agent: agents::identity(revision, id),
+                ruled: None,
+                sources: Vec::new(),
+                scope: Arc::clone(scope),
+                caps: Vec::new(),
+                kind: PrincipalKind::Agent {
+                    host: host.map(str::to_owned),
+                },
             });
         }
         principals.sort_by(|a, b| a.name.cmp(&b.name));
@@ -181,6 +223,8 @@ impl Build<'_> {
             kind: PrincipalKind::Lan {
                 card: String::new(),
             },
+            agent: None,
+            ruled: None,
             sources: Vec::new(),
             scope: global,
             caps: Vec::new(),
@@ -264,14 +308,16 @@ impl Build<'_> {
         Ok(labels)
     }
 
-    /// Hosts before LAN cards: what is in any host's source is not the card's, however specific the card's network is.
+    /// Hosts and agents before LAN cards: what is in a source of one is not the card's, however specific the card's
+    /// network is.
     fn claims(&self, principals: &[Principal]) -> Result<Vec<Claim>, IndexError> {
         let mut owners: BTreeMap<Cidr, &Principal> = BTreeMap::new();
-        let hosts = principals.iter().filter_map(|principal| {
-            Some((principal, self.revision.policy.hosts.get(&principal.name)?))
-        });
-        for (principal, host) in hosts {
-            for source in &host.sources {
+        for principal in principals.iter().filter(|principal| !principal.is_lan()) {
+            let host = self.revision.policy.hosts.get(&principal.name);
+            let agent = self.revision.access.agents.get(&principal.name);
+            let of_host = host.into_iter().flat_map(|host| &host.sources);
+            let of_agent = agent.into_iter().flat_map(|agent| &agent.sources);
+            for source in of_host.chain(of_agent) {
                 self.claim(&mut owners, plain(*source), principal)?;
             }
         }
@@ -312,97 +358,4 @@ impl Build<'_> {
             _ => Ok(()),
         }
     }
-
-    /// The first host that is in a network whose other addresses have the global policy, where that is not the same.
-    fn sharing(&self, principal: &Principal) -> Option<&str> {
-        let PrincipalKind::Lan { card } = &principal.kind else {
-            return None;
-        };
-        if principal.sources.is_empty() || self.revision.policy.global.allow == Allow::default() {
-            return None;
-        }
-        let cards = self.revision.network.lan.iter();
-        let own: Vec<Cidr> = cards
-            .filter(|lan| lan.name == *card)
-            .flat_map(networks)
-            .collect();
-        let hosts = &self.revision.policy.hosts;
-        let mut near = hosts.iter().filter(|(_, host)| {
-            let mut sources = host.sources.iter().map(|source| plain(*source));
-            sources.any(|source| own.iter().any(|own| own.overlaps(&source)))
-        });
-        near.next().map(|(name, _)| name.as_str())
-    }
-
-    fn warnings(&self, principals: &[Principal]) -> Vec<String> {
-        let lan: Vec<Cidr> = self
-            .revision
-            .network
-            .lan
-            .iter()
-            .flat_map(networks)
-            .collect();
-        let mut warnings = Vec::new();
-        for (name, host) in &self.revision.policy.hosts {
-            if !host.exfil.is_empty() && !host.scope.allow.ips.is_empty() {
-                warnings.push(format!(
-                    "host {name}: a cap counts what goes to addresses that its name was resolved to; what goes to one of \
-                     the allowed networks by its bare address is not counted"
-                ));
-            }
-            for source in &host.sources {
-                let network = plain(*source);
-                if !lan.iter().any(|lan| lan.overlaps(&network)) {
-                    warnings.push(format!(
-                        "host {name}: its source {source} is in no network of a LAN card; it is kept, for a router \
-                         on the LAN may lead there"
-                    ));
-                }
-            }
-        }
-        for principal in principals {
-            if let Some(host) = self.sharing(principal) {
-                warnings.push(format!(
-                    "{}: host {host} is among agents of the global policy; a host that takes another address is held to \
-                     its own only as long as its hardware address is true: set service clawgress identity strict, or give hosts a \
-                     card of their own",
-                    principal.name
-                ));
-            }
-            let none_left = principal.sources.is_empty();
-            match &principal.kind {
-                PrincipalKind::Host if none_left => warnings.push(format!(
-                    "host {}: hosts with more specific sources have all of its addresses",
-                    principal.name
-                )),
-                PrincipalKind::Lan { card } if none_left && !has_network(self.revision, card) => {
-                    warnings.push(format!(
-                        "card {card}: it has no address, so that nobody behind it is known; add one"
-                    ));
-                }
-                _ => {}
-            }
-        }
-        warnings
-    }
-}
-
-/// The networks of a card. Link-local ones are left out: every card has the same.
-fn networks(card: &LanCard) -> impl Iterator<Item = Cidr> {
-    card.addresses
-        .iter()
-        .map(|address| plain(*address))
-        .filter(|network| match network.address {
-            std::net::IpAddr::V4(v4) => !v4.is_link_local(),
-            std::net::IpAddr::V6(v6) => !v6.is_unicast_link_local(),
-        })
-}
-
-fn has_network(revision: &Revision, card: &str) -> bool {
-    revision
-        .network
-        .lan
-        .iter()
-        .filter(|lan| lan.name == card)
-        .any(|lan| networks(lan).next().is_some())
 }

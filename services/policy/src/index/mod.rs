@@ -3,13 +3,15 @@
 //! Every path (resolver, kernel plan, wire, proxy) asks the same index, so that all of them say the same. Pure: the
 //! moment is an argument. Whatever is asked with, however hostile, costs bounded time and allocates nothing.
 
+mod agents;
 mod build;
 pub(crate) mod names;
 mod principal;
 mod rows;
 pub(crate) mod sources;
+mod warnings;
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use clawgress_config::{
     Cidr,
@@ -17,9 +19,9 @@ use clawgress_config::{
 };
 
 pub use build::IndexError;
-pub use principal::{CompiledScope, Principal, PrincipalId, PrincipalKind};
+pub use principal::{CompiledScope, Identity, Principal, PrincipalId, PrincipalKind, Ruled};
 
-use crate::{Moment, Reason, Window, Zone};
+use crate::{Host, Moment, Ports, Reach, Reason, Rules, Window, Zone};
 use names::{Entry, Names};
 use rows::{Rows, Rule};
 use sources::Sources;
@@ -34,6 +36,8 @@ pub struct Index {
     /// Whoever is no host, wherever the request comes from: has the global scope, no source and no caps.
     everybody: Principal,
     sources: Sources,
+    /// They go before all lists.
+    rules: Arc<Rules>,
     names: Names,
     rows: Rows,
     labels: Vec<Box<str>>,
@@ -89,18 +93,31 @@ impl Index {
         self.principals.get(usize::from(id.0).checked_sub(1)?)
     }
 
-    /// Whose address this is: a host's whose most specific source holds it, else that of the LAN card's in whose
-    /// network it lies. None: nobody's, reason `unknown-source`. An IPv4 address in IPv6 clothing is that IPv4 address.
+    /// Whose address this is: that host's or agent's whose most specific source holds it, else that of the LAN card's in
+    /// whose network it lies. None: nobody's, reason `unknown-source`. An IPv4 address in IPv6 clothing is that IPv4 address.
     pub fn principal_of(&self, source: IpAddr) -> Option<&Principal> {
         self.by_id(self.sources.owner(source)?)
     }
 
-    /// Whose lists a request to the proxy is judged by: the host's that owns the source, else the global ones. Who asks
-    /// has an identity by its credential, so that its address needs not be known.
+    /// Whose lists a request to the proxy is judged by: the host's in whose source the address lies, else the global
+    /// ones. Who asks has an identity by its credential, so that its address needs not be known.
     pub fn scope_on_proxy(&self, source: IpAddr) -> &Principal {
         self.principal_of(source)
-            .filter(|principal| principal.kind == PrincipalKind::Host)
+            .filter(|principal| !principal.is_lan())
             .unwrap_or(&self.everybody)
+    }
+
+    /// Whose caps and limit this one shares: its host's, or its own.
+    pub fn holder<'w>(&'w self, who: &'w Principal) -> &'w Principal {
+        match &who.kind {
+            PrincipalKind::Agent { host: Some(host) } => self.by_name(host).unwrap_or(who),
+            _ => who,
+        }
+    }
+
+    /// The rules of the revision.
+    pub fn rules(&self) -> &Arc<Rules> {
+        &self.rules
     }
 
     /// False: the box is sealed, and nothing is allowed whatever rules say.
@@ -123,8 +140,59 @@ impl Index {
         self.egress_kbps
     }
 
-    /// The resolver's question, for a canonical name: may its addresses be told? Allowed are the names of
-    /// `allow.domains`, and in SNI mode those of the list that is judged on the wire.
+    /// What this principal may reach of a canonical name, by rules and lists, where the name leads to `resolved`. None:
+    /// no rule has a say, and the lists alone decide.
+    pub fn reach_name(
+        &self,
+        who: &Principal,
+        name: &str,
+        resolved: &[IpAddr],
+        moment: Moment,
+    ) -> Option<Reach<'_>> {
+        self.rules
+            .reach(self, who, Host::Name(name), resolved, moment)
+    }
+
+    /// The same of an address that is asked for as such.
+    pub fn reach_address(
+        &self,
+        who: &Principal,
+        address: IpAddr,
+        moment: Moment,
+    ) -> Option<Reach<'_>> {
+        self.rules
+            .reach(self, who, Host::Address(address), &[], moment)
+    }
+
+    /// The TCP and UDP ports at which the lists alone open networks.
+    pub fn listed_ports(&self, who: &Principal) -> (Ports, Ports) {
+        crate::rules::listed_ports(who)
+    }
+
+    /// Whether whoever reads a canonical name in a hello or a Host header may let it pass to this port, and by which
+    /// pattern.
+    pub fn reach_on_wire(
+        &self,
+        who: &Principal,
+        name: &str,
+        port: u16,
+        moment: Moment,
+    ) -> Result<&str, Reason> {
+        if !who.scope.judges_names_on_the_wire {
+            return Err(Reason::NotAllowlisted);
+        }
+        match self.reach_name(who, name, &[], moment) {
+            Some(reach) if reach.tcp.contains(port) => Ok(reach.pattern),
+            Some(reach) => Err(reach.decision.reason.unwrap_or(Reason::Port)),
+            None => match self.judge_wire_name(who, name, moment) {
+                NameVerdict::Allow { pattern, .. } => Ok(pattern),
+                NameVerdict::Deny { reason, .. } => Err(reason),
+            },
+        }
+    }
+
+    /// The resolver's question, for a canonical name, of the lists alone: may its addresses be told? Allowed are the
+    /// names of `allow.domains`, and in SNI mode those of the list that is judged on the wire.
     pub fn judge_name(&self, who: &Principal, name: &str, moment: Moment) -> NameVerdict<'_> {
         let found = self.find(who, name, Rule::ALLOWED, moment);
         if found.verdict.is_ok() || !who.scope.has_own_wire_list {
@@ -140,7 +208,7 @@ impl Index {
         }
     }
 
-    /// The question of whoever read a name in a TLS hello or a Host header. Where names are not judged on the wire,
+    /// The same of whoever read a name in a TLS hello or a Host header. Where names are not judged on the wire,
     /// none is allowed there.
     pub fn judge_wire_name(&self, who: &Principal, name: &str, moment: Moment) -> NameVerdict<'_> {
         let list = if who.scope.has_own_wire_list {
@@ -168,8 +236,8 @@ impl Index {
         self.judge_window(who.scope.window, moment)
     }
 
-    /// The first instant after the moment at which any window opens or closes. None while the clock can't be
-    /// trusted: whatever has a window is shut until that changes.
+    /// The first instant after the moment at which any window opens or closes, of a list or of a rule. None while the
+    /// clock can't be trusted: whatever has a window is shut until that changes.
     pub fn next_change(&self, moment: Moment) -> Option<i64> {
         if !self.enabled || !moment.trusted {
             return None;
@@ -177,6 +245,7 @@ impl Index {
         self.windows
             .iter()
             .filter_map(|window| window.next_change(&self.zone, moment.now))
+            .chain(self.rules.next_change(moment))
             .min()
     }
 
@@ -187,9 +256,9 @@ impl Index {
             .find_map(|entry| self.label_of(&entry))
     }
 
-    /// What this principal may send out to each capped name, by pattern.
-    pub fn caps<'w>(&self, who: &'w Principal) -> &'w [(DomainPattern, Cap)] {
-        &who.caps
+    /// What this principal may send out to each capped name, by pattern: together with all others of the same holder.
+    pub fn caps<'w>(&'w self, who: &'w Principal) -> &'w [(DomainPattern, Cap)] {
+        &self.holder(who).caps
     }
 
     /// The caps that a canonical name counts against: all whose pattern means it, the most specific first.
@@ -198,21 +267,22 @@ impl Index {
         who: &'w Principal,
         name: &'w str,
     ) -> impl Iterator<Item = &'w (DomainPattern, Cap)> {
-        let matching = (!who.caps.is_empty()).then(|| self.names.matching(name));
+        let caps = self.caps(who);
+        let matching = (!caps.is_empty()).then(|| self.names.matching(name));
         matching.into_iter().flatten().filter_map(|entry| {
-            let at = who
-                .caps
-                .binary_search_by(|cap| cap.0.as_str().cmp(entry.pattern()));
-            who.caps.get(at.ok()?)
+            let at = caps.binary_search_by(|cap| cap.0.as_str().cmp(entry.pattern()));
+            caps.get(at.ok()?)
         })
     }
 
-    /// Every pattern that somebody's lists hold, each once, in no particular order: what the policy zone lets pass.
+    /// Every pattern that somebody's lists or a rule let pass, in no particular order: what the policy zone lets pass.
+    /// `*` stands for every name.
     pub fn allowed_patterns(&self) -> impl Iterator<Item = &str> {
         self.names
             .entries()
             .filter(|entry| self.rows.is_allowed_somewhere(entry.row))
             .map(|entry| entry.pattern())
+            .chain(self.rules.patterns_let_through())
     }
 
     fn label_of(&self, entry: &Entry<'_>) -> Option<&str> {

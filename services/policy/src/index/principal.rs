@@ -6,11 +6,13 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use clawgress_config::{
     Cidr,
-    policy::{Cap, DomainPattern, Mtls, PortRule},
+    policy::{Cap, DomainPattern, Mtls, PortRule, Protocol},
 };
 
 use super::{rows::ScopeNumber, sources::plain_address};
 use crate::window::Window;
+
+pub use crate::rules::Ruled;
 
 /// Number of a principal: 1.. in the order of their names. Valid within one `Index` only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,16 +24,20 @@ impl std::fmt::Display for PrincipalId {
     }
 }
 
-/// A host of the policy, or everybody else on a LAN card.
+/// A host of the policy, an agent with addresses of its own, or everybody else on a LAN card.
 #[derive(Debug, Clone)]
 pub struct Principal {
     pub id: PrincipalId,
-    /// The host's name, or `lan/<card>`.
+    /// The host's name, the agent's id, or `lan/<card>`.
     pub name: String,
     pub kind: PrincipalKind,
+    /// Whom rules that name agents, teams, projects or environments are for. None: they are not for this one.
+    pub agent: Option<Arc<Identity>>,
     /// Disjoint: what belongs to a more specific source is cut out. Ascending, IPv4 first.
     pub sources: Vec<Cidr>,
     pub scope: Arc<CompiledScope>,
+    /// What rules mean for it before any destination is known. None: no rule is for it.
+    pub ruled: Option<Arc<Ruled>>,
     /// By pattern.
     pub(super) caps: Vec<(DomainPattern, Cap)>,
 }
@@ -39,10 +45,44 @@ pub struct Principal {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PrincipalKind {
     Host,
+    /// Has the scope of the host in whose source its own ones lie, and with it that host's caps and limit; of none: the
+    /// global scope. Rules bind it before that.
+    Agent {
+        host: Option<String>,
+    },
     /// Has the global scope, and no caps.
     Lan {
         card: String,
     },
+}
+
+/// What rules know an agent by, beside its id, which is its principal's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    pub team_id: String,
+    pub project_id: String,
+    pub environment: String,
+    /// It reaches nothing.
+    pub disabled: bool,
+}
+
+impl Principal {
+    pub fn is_lan(&self) -> bool {
+        matches!(self.kind, PrincipalKind::Lan { .. })
+    }
+
+    pub fn is_disabled(&self) -> bool {
+        self.agent.as_ref().is_some_and(|agent| agent.disabled)
+    }
+
+    /// Whether whoever reads names on the wire judges what this one sends to a TCP port: some name may pass there.
+    pub fn is_on_wire(&self, port: u16) -> bool {
+        let by_rules = self
+            .ruled
+            .as_ref()
+            .is_some_and(|ruled| ruled.opens.contains(port));
+        self.scope.judges_names_on_the_wire && (self.scope.has_tcp(port) || by_rules)
+    }
 }
 
 /// A scope without its names: those are asked of the index.
@@ -71,6 +111,11 @@ pub struct CompiledScope {
 }
 
 impl CompiledScope {
+    pub fn has_tcp(&self, port: u16) -> bool {
+        let protocol = Protocol::Tcp;
+        self.ports.contains(&PortRule { port, protocol })
+    }
+
     /// Whether a network of the policy holds this address.
     pub fn holds(&self, address: IpAddr) -> bool {
         let address = plain_address(address);

@@ -3,7 +3,7 @@
 use clawgress_config::policy::{PortRule, Protocol};
 
 use super::{Host, Request};
-use crate::{Index, Moment, NameVerdict, Reason};
+use crate::{Index, Moment, NameVerdict, Principal, Reason};
 
 pub(super) struct Verdict<'i> {
     pub(super) allowed: Result<(), Reason>,
@@ -11,10 +11,14 @@ pub(super) struct Verdict<'i> {
 }
 
 /// The ports on which names are judged in the connections themselves where a scope says so.
-const ON_WIRE: [u16; 2] = [80, 443];
+pub(super) const ON_WIRE: [u16; 2] = [80, 443];
 
-pub(super) fn judge<'i>(index: &'i Index, request: &Request<'_>, moment: Moment) -> Verdict<'i> {
-    let who = index.scope_on_proxy(request.source);
+pub(super) fn judge<'i>(
+    index: &'i Index,
+    who: &Principal,
+    request: &Request<'_>,
+    moment: Moment,
+) -> Verdict<'i> {
     let scope = &who.scope;
     let port = PortRule {
         port: request.port,

@@ -58,6 +58,11 @@ impl Rule {
         if !self.ports.is_empty() && self.ports.binary_search(&request.port).is_err() {
             return Fit::Port;
         }
+        self.fit_at_its_ports(request, clock)
+    }
+
+    /// Whatever the port is.
+    pub(super) fn fit_at_its_ports(&self, request: &Request<'_>, clock: &Clock<'_>) -> Fit {
         if !self.method_fits(request) {
             return Fit::Method;
         }

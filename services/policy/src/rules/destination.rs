@@ -7,9 +7,9 @@ use std::{
 
 use clawgress_config::{Cidr, policy::DomainPattern};
 
-use super::{Host, Request, identity::Group, set::Set};
+use super::{EVERY_NAME, Host, Request, identity::Group, set::Set};
 use crate::index::{
-    names::{Full, Names},
+    names::{Entry, Full, Names},
     sources::{plain, plain_address},
 };
 
@@ -30,6 +30,23 @@ pub(super) enum Via {
     Resolved,
 }
 
+/// What of a rule means the destination.
+#[derive(Clone, Copy)]
+pub(super) enum Found<'d> {
+    Name(Entry<'d>),
+    /// A network, or that the rule is for every destination.
+    Other,
+}
+
+impl<'d> Found<'d> {
+    pub(super) fn pattern(self) -> &'d str {
+        match self {
+            Self::Name(entry) => entry.pattern(),
+            Self::Other => EVERY_NAME,
+        }
+    }
+}
+
 pub(super) struct Destinations {
     names: Names,
     v4: Networks,
@@ -44,23 +61,29 @@ struct Networks(Vec<(u8, HashMap<u128, u32>)>);
 
 impl Destinations {
     /// Hands out every list of rules that may be for the request's destination.
-    pub(super) fn visit<'d>(&'d self, request: &Request<'_>, mut visit: impl FnMut(&'d List, Via)) {
-        let mut each = |number: u32, via| {
+    pub(super) fn visit<'d>(
+        &'d self,
+        request: &Request<'_>,
+        mut visit: impl FnMut(&'d List, Found<'d>, Via),
+    ) {
+        let mut each = |number: u32, found, via| {
             if let Some(list) = self.lists.get(number as usize) {
-                visit(list, via);
+                visit(list, found, via);
             }
         };
-        each(0, Via::Asked);
         match request.host {
             Host::Name(name) => {
                 for entry in self.names.matching(name) {
-                    each(entry.row, Via::Asked);
+                    each(entry.row, Found::Name(entry), Via::Asked);
                 }
             }
-            Host::Address(address) => self.networks(address, |list| each(list, Via::Asked)),
+            Host::Address(address) => {
+                self.networks(address, |list| each(list, Found::Other, Via::Asked));
+            }
         }
+        each(0, Found::Other, Via::Asked);
         for address in request.resolved {
-            self.networks(*address, |list| each(list, Via::Resolved));
+            self.networks(*address, |list| each(list, Found::Other, Via::Resolved));
         }
     }
 

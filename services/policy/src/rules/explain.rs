@@ -109,7 +109,11 @@ impl Rules {
             }
         }
         told.extend(disabled.map(|(_, rule)| considered(rule, Why::Disabled)));
-        match (allowlist::judge(index, request, moment).allowed, reported) {
+        let who = index.scope_on_proxy(request.source);
+        match (
+            allowlist::judge(index, who, request, moment).allowed,
+            reported,
+        ) {
             (Ok(()), _) => told.push(last(POLICY_JSON, Action::Allow, Why::Decides)),
             (Err(Reason::NotAllowlisted), Some(rule)) => {
                 told.push(considered(rule, Why::LetsPass));

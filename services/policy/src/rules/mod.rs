@@ -16,16 +16,23 @@ mod condition;
 mod destination;
 mod explain;
 mod identity;
+mod ports;
+mod reach;
+mod ruled;
 mod search;
 mod set;
 
 use std::net::IpAddr;
 
-use clawgress_config::access::Action;
+use clawgress_config::{access::Action, policy::DomainPattern};
 
 pub use build::RulesError;
 pub use clawgress_config::access::canonical_path;
 pub use explain::{Considered, Why};
+pub use ports::Ports;
+pub(crate) use reach::listed_ports;
+pub use reach::{Reach, wire_ports};
+pub use ruled::Ruled;
 
 use crate::{Index, Moment, Reason, Window, Zone};
 use build::Rule;
@@ -37,6 +44,9 @@ use search::Search;
 pub const POLICY_JSON: &str = "policy.json";
 /// The id of denials that no rule and no list made.
 pub const DEFAULT_DENY: &str = "default-deny";
+
+/// Stands for all names where a pattern is told.
+pub const EVERY_NAME: &str = "*";
 
 /// What an agent asks for.
 #[derive(Debug, Clone, Copy)]
@@ -116,7 +126,7 @@ impl Rules {
         }
         let mut search = Search::of(self, request, moment);
         self.destinations
-            .visit(request, |list, via| search.visit(list, class, via));
+            .visit(request, |list, _, via| search.visit(list, class, via));
         let first = search.first();
         let reported = search.reported();
         let alert = search.alerts();
@@ -134,7 +144,8 @@ impl Rules {
                 upgrade: allowed && rule.upgrade,
             };
         }
-        let verdict = allowlist::judge(index, request, moment);
+        let who = index.scope_on_proxy(request.source);
+        let verdict = allowlist::judge(index, who, request, moment);
         match (verdict.allowed, reported) {
             (Ok(()), reported) => Decision {
                 allowed: true,
@@ -180,6 +191,19 @@ impl Rules {
             .iter()
             .filter_map(|window| window.next_change(&self.zone, moment.now))
             .min()
+    }
+
+    /// Every domain of a rule that may let a name pass: it allows, or would only be told to deny. `*`: one that is for
+    /// every destination.
+    pub fn patterns_let_through(&self) -> impl Iterator<Item = &str> {
+        self.in_order
+            .iter()
+            .filter(|rule| rule.action == Action::Allow || rule.is_report())
+            .flat_map(|rule| {
+                let every = rule.domains.is_empty() && rule.networks.is_empty();
+                let domains = rule.domains.iter().map(DomainPattern::as_str);
+                domains.chain(every.then_some(EVERY_NAME))
+            })
     }
 
     /// How many rules are enabled.

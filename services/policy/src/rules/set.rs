@@ -25,6 +25,16 @@ impl Set {
         Self::Bits(bits.into())
     }
 
+    pub(super) fn contains(&self, rank: u32) -> bool {
+        match self {
+            Self::List(ranks) => ranks.binary_search(&rank).is_ok(),
+            Self::Bits(words) => {
+                let word = words.get(rank as usize / 64);
+                word.is_some_and(|word| word & (1 << (rank % 64)) != 0)
+            }
+        }
+    }
+
     /// Hands out every rank until told to stop.
     pub(super) fn each(&self, mut visit: impl FnMut(u32) -> bool) {
         match self {
@@ -120,6 +130,7 @@ mod tests {
             };
             let mut all = Vec::new();
             set(&one).each(|rank| { all.push(rank); true });
+            prop_assert!((0..1_000).all(|rank| set(&one).contains(rank) == one.contains(&rank)));
             prop_assert!(all.iter().eq(one.iter()));
             let mut common = Vec::new();
             set(&one).each_common(&set(&other), |rank| {

@@ -3,4 +3,5 @@
 mod cases;
 mod made;
 mod naive;
+mod reach;
 mod windows;

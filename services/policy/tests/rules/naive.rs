@@ -16,7 +16,7 @@ use crate::made::{NOW, World, cidr, listed, pattern, zone};
 
 const IDS: &[&str] = &["a", "b", "ab", "ba", "c"];
 const WORDS: &[&str] = &["a", "b", "ab", "a*", "*b", "*", "c*a"];
-const NAMES: &[&str] = &[
+pub(crate) const NAMES: &[&str] = &[
     "x.example",
     "y.example",
     "a.x.example",
@@ -71,7 +71,7 @@ fn window() -> impl Strategy<Value = Option<TimeWindow>> {
 }
 
 prop_compose! {
-    fn rule()(
+    pub(crate) fn rule()(
         priority in 0_u32..4,
         flags in any::<[bool; 3]>(),
         enabled in prop::bool::weighted(0.9),
@@ -110,7 +110,7 @@ struct Asked {
     resolved: Vec<IpAddr>,
 }
 
-fn address() -> impl Strategy<Value = IpAddr> {
+pub(crate) fn address() -> impl Strategy<Value = IpAddr> {
     select(ADDRESSES).prop_map(|text| text.parse().unwrap())
 }
 
@@ -267,7 +267,7 @@ fn naive(access: &Access, asked: &Asked, listed: Option<Reason>, moment: Moment)
 }
 
 prop_compose! {
-    fn agents()(
+    pub(crate) fn agents()(
         agents in btree_map(select(IDS).prop_map(str::to_owned), ([select(IDS), select(IDS), select(IDS)], prop::bool::weighted(0.1)), 0..5),
     ) -> std::collections::BTreeMap<String, Agent> {
         agents.into_iter().map(|(id, ([team, project, environment], disabled))| {

@@ -1,0 +1,298 @@
+//! What rules open of addresses: of those that names were resolved to, port by port, and of those that are asked for as
+//! such, in networks that are all judged alike.
+//!
+//! Rules may lie across each other in any way, and the first that matches decides. So the address space is cut wherever
+//! a network of a rule or list begins or ends, and each piece is judged by any one of its addresses.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use clawgress_config::Cidr;
+use clawgress_policy::{Ports, Principal, Reason, Ruled};
+
+use super::{
+    frame::Frame,
+    name,
+    pins::Pins,
+    principal::destination_port,
+    ruleset::{Kind, Ruleset},
+    statement::{
+        self, Word, concat, ct_original, goto, is, is_not, named_set, numbers,
+        original_destination, protocol, set_of,
+    },
+};
+
+/// So many different sets of ports can networks of one principal have.
+const MOST_CLASSES: usize = 64;
+
+/// TCP and UDP ports.
+type Class = (Ports, Ports);
+type Span = (IpAddr, IpAddr);
+
+pub(super) struct Regions<'r> {
+    ruled: &'r Ruled,
+    /// What is open of each class, in order.
+    open: BTreeMap<Class, Vec<Span>>,
+    /// What a rule denies.
+    denied: Vec<Span>,
+    /// There are more classes than fit; the rest stays shut.
+    left_out: usize,
+}
+
+impl<'r> Regions<'r> {
+    pub(super) fn of(frame: &Frame<'_>, who: &Principal, ruled: &'r Ruled) -> Self {
+        let mut regions = Self {
+            ruled,
+            open: BTreeMap::new(),
+            denied: Vec::new(),
+            left_out: 0,
+        };
+        let networks = || who.scope.ips.iter().chain(&ruled.networks).copied();
+        for v6 in [false, true] {
+            for span in pieces(networks(), ruled.everywhere, v6) {
+                regions.add(frame, who, span);
+            }
+        }
+        regions
+    }
+
+    fn add(&mut self, frame: &Frame<'_>, who: &Principal, span: Span) {
+        let index = frame.index;
+        let class = match index.reach_address(who, span.0, frame.moment) {
+            Some(reach) => {
+                if reach.decision.reason == Some(Reason::Rule) {
+                    push(&mut self.denied, span);
+                }
+                reach.by_address(who)
+            }
+            None if who.scope.holds(span.0) && index.is_open(who, frame.moment) => {
+                index.listed_ports(who)
+            }
+            None => return,
+        };
+        if class.0.is_empty() && class.1.is_empty() {
+            return;
+        }
+        if !self.open.contains_key(&class) && self.open.len() >= MOST_CLASSES {
+            self.left_out += 1;
+            return;
+        }
+        push(self.open.entry(class).or_default(), span);
+    }
+
+    pub(super) fn declare(&self, ruleset: &mut Ruleset, pins: &Pins, who: &Principal) {
+        let id = who.id;
+        for v6 in [false, true] {
+            let kind = Kind::of(v6);
+            for set in [name::at(id, v6), name::udp(id, v6)] {
+                ruleset.address_ports(&set, kind, pins.in_set(&set));
+            }
+            let rest = name::rest(id, v6);
+            ruleset.addresses(&rest, kind, pins.in_set(&rest));
+            for (number, spans) in self.open.values().enumerate() {
+                ruleset.networks(&name::class(id, number, v6), kind, words(spans, v6));
+            }
+            ruleset.networks(&name::ruled(id, v6), kind, words(&self.denied, v6));
+        }
+    }
+
+    /// Rules that let through what is open, and leave the rest to those behind them.
+    pub(super) fn permit(&self, ruleset: &mut Ruleset, who: &Principal) {
+        let id = who.id;
+        let port = || ct_original("proto-dst");
+        let beyond = || numbers(self.ruled.beyond.iter().copied());
+        if !self.ruled.beyond.is_empty() {
+            ruleset.rule([
+                protocol("tcp"),
+                destination_port(beyond()),
+                goto(name::denied(id, Reason::Port)),
+            ]);
+        }
+        let told = || numbers(self.ruled.ports.iter().copied());
+        for v6 in [false, true] {
+            let to = || original_destination(v6);
+            for (transport, set) in [("tcp", name::at(id, v6)), ("udp", name::udp(id, v6))] {
+                ruleset.rule([
+                    protocol(transport),
+                    is(concat([to(), port()]), named_set(set)),
+                    goto("stamp"),
+                ]);
+            }
+            let at_the_rest = (!self.ruled.ports.is_empty()).then(|| is_not(port(), told()));
+            let rest = [is(to(), named_set(name::rest(id, v6))), goto("stamp")];
+            let conditions = [protocol("tcp")].into_iter().chain(at_the_rest);
+            ruleset.rule(conditions.chain(rest).collect::<Vec<_>>());
+            for (number, (tcp, udp)) in self.open.keys().enumerate() {
+                for (transport, ports) in [("tcp", tcp), ("udp", udp)] {
+                    if !ports.is_empty() {
+                        ruleset.rule([
+                            protocol(transport),
+                            destination_port(set_of(ports.ranges().iter().map(range))),
+                            is(to(), named_set(name::class(id, number, v6))),
+                            goto("stamp"),
+                        ]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn warn(frame: &Frame<'_>, who: &Principal, ruled: &Ruled, warnings: &mut Vec<String>) {
+    let regions = Regions::of(frame, who, ruled);
+    if !ruled.beyond.is_empty() {
+        warnings.push(format!(
+            "{}: its rules name more ports than can be told apart on the path of packets; shut there: {}",
+            who.name,
+            ruled
+                .beyond
+                .iter()
+                .map(u16::to_string)
+                .collect::<Vec<_>>()
+                .join(", ")
+        ));
+    }
+    if regions.left_out > 0 {
+        warnings.push(format!(
+            "{}: its rules open networks for more than {MOST_CLASSES} different sets of ports; {} more are shut on the \
+             path of packets",
+            who.name, regions.left_out
+        ));
+    }
+}
+
+fn range((first, last): &(u16, u16)) -> Word {
+    if first == last {
+        return statement::number(u32::from(*first));
+    }
+    statement::port_range(*first, *last)
+}
+
+fn words(spans: &[Span], v6: bool) -> Vec<Word> {
+    spans
+        .iter()
+        .filter(|(first, _)| first.is_ipv6() == v6)
+        .map(|(first, last)| {
+            if first == last {
+                statement::address(*first)
+            } else {
+                statement::range(*first, *last)
+            }
+        })
+        .collect()
+}
+
+/// Spans must come in ascending order; neighbours become one.
+fn push(spans: &mut Vec<Span>, span: Span) {
+    match spans.last_mut() {
+        Some(before) if next(before.1) == Some(span.0) => before.1 = span.1,
+        _ => spans.push(span),
+    }
+}
+
+fn next(address: IpAddr) -> Option<IpAddr> {
+    match address {
+        IpAddr::V4(v4) => u32::from(v4)
+            .checked_add(1)
+            .map(|bits| Ipv4Addr::from(bits).into()),
+        IpAddr::V6(v6) => u128::from(v6)
+            .checked_add(1)
+            .map(|bits| Ipv6Addr::from(bits).into()),
+    }
+}
+
+fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(v4) => u128::from(u32::from(v4)),
+        IpAddr::V6(v6) => v6.into(),
+    }
+}
+
+/// The address space of a family, cut at the ends of all networks; what lies in none of them only with `everywhere`.
+fn pieces(networks: impl Iterator<Item = Cidr>, everywhere: bool, v6: bool) -> Vec<Span> {
+    let most = if v6 { u128::MAX } else { u32::MAX.into() };
+    let ranges: Vec<(u128, u128)> = networks
+        .filter(|network| network.address.is_ipv6() == v6)
+        .map(|network| {
+            let hosts = most.checked_shr(u32::from(network.length)).unwrap_or(0);
+            let first = bits(network.network().address) & !hosts;
+            (first, first | hosts)
+        })
+        .chain(everywhere.then_some((0, most)))
+        .collect();
+    let mut cuts: BTreeSet<u128> = ranges.iter().map(|(first, _)| *first).collect();
+    let after = |(_, last): &(u128, u128)| last.checked_add(1).filter(|next| *next <= most);
+    cuts.extend(ranges.iter().filter_map(after));
+    // Which pieces lie in a network: as many have begun as there are not yet ended ones, and one.
+    let mut change: BTreeMap<u128, i64> = BTreeMap::new();
+    for range in &ranges {
+        *change.entry(range.0).or_default() += 1;
+        if let Some(next) = after(range) {
+            *change.entry(next).or_default() -= 1;
+        }
+    }
+    let address = |bits: u128| -> IpAddr {
+        if v6 {
+            Ipv6Addr::from(bits).into()
+        } else {
+            Ipv4Addr::from(bits as u32).into()
+        }
+    };
+    let mut around = 0;
+    let mut pieces = Vec::new();
+    let mut cuts = cuts.into_iter().peekable();
+    while let Some(first) = cuts.next() {
+        around += change.get(&first).copied().unwrap_or_default();
+        let last = cuts.peek().map_or(most, |next| next - 1);
+        if around > 0 {
+            pieces.push((address(first), address(last)));
+        }
+    }
+    pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cidr(text: &str) -> Cidr {
+        let (address, length) = text.split_once('/').unwrap();
+        Cidr {
+            address: address.parse().unwrap(),
+            length: length.parse().unwrap(),
+        }
+    }
+
+    fn told(networks: &[&str], everywhere: bool, v6: bool) -> Vec<String> {
+        pieces(networks.iter().map(|text| cidr(text)), everywhere, v6)
+            .iter()
+            .map(|(first, last)| format!("{first}-{last}"))
+            .collect()
+    }
+
+    #[test]
+    fn pieces_end_where_a_network_does() {
+        assert_eq!(
+            told(
+                &["10.0.0.0/30", "10.0.0.1/32", "10.0.0.8/31", "fd00::/8"],
+                false,
+                false
+            ),
+            [
+                "10.0.0.0-10.0.0.0",
+                "10.0.0.1-10.0.0.1",
+                "10.0.0.2-10.0.0.3",
+                "10.0.0.8-10.0.0.9"
+            ]
+        );
+        assert_eq!(
+            told(&["128.0.0.0/1"], true, false),
+            ["0.0.0.0-127.255.255.255", "128.0.0.0-255.255.255.255"]
+        );
+        assert_eq!(
+            told(&["::/0"], false, true),
+            ["::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"]
+        );
+        assert!(told(&["10.0.0.0/8"], false, true).is_empty());
+    }
+}
