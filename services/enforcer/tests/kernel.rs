@@ -8,7 +8,7 @@ use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use clawgress_enforcer::kernel::diag::{self, Ended};
-use clawgress_enforcer::kernel::sets::{Change, Key, Verb};
+use clawgress_enforcer::kernel::sets::{Change, Exchange, Key, Verb};
 use clawgress_enforcer::kernel::{Socket, conntrack, names, nflog, objects, sets};
 use support::{inside, nft, run};
 
@@ -132,6 +132,64 @@ set b { type ipv6_addr; }
         slowest = slowest.max(begun.elapsed());
     }
     assert!(slowest < Duration::from_millis(500), "{slowest:?}");
+}
+
+#[test]
+fn sets_are_exchanged_all_in_one_step_or_none() {
+    if !inside("sets_are_exchanged_all_in_one_step_or_none") {
+        return;
+    }
+    nft("table inet clawgress {
+set generation { type mark; elements = { 1 }; }
+map stamps { type nf_proto : mark; elements = { ipv4 : 1, ipv6 : 1 }; }
+set p1_pins4 { type ipv4_addr; elements = { 192.0.2.1, 192.0.2.2 }; }
+set p1_pins6 { type ipv6_addr; elements = { 2001:db8::1 }; }
+chain c { ct mark & 0xffffff == @generation accept; ct mark set meta nfproto map @stamps; ip daddr @p1_pins4 accept; }
+}");
+    let mut socket = Socket::open().unwrap();
+    let exchange = |set: &str, elements: &[(Key, Option<u32>)]| Exchange {
+        table: "clawgress",
+        set: set.to_owned(),
+        elements: elements.to_vec(),
+    };
+    let address = |text: &str| (Key::Address(text.parse().unwrap()), None);
+    let listed = || run("/usr/sbin/nft", &["list", "table", "inet", "clawgress"]);
+    sets::exchange(
+        &mut socket,
+        &[
+            exchange("generation", &[(Key::Number(2), None)]),
+            exchange(
+                "stamps",
+                &[(Key::Family(2), Some(2)), (Key::Family(10), Some(2))],
+            ),
+            // One stays, one goes, one comes.
+            exchange("p1_pins4", &[address("192.0.2.2"), address("192.0.2.3")]),
+            exchange("p1_pins6", &[]),
+        ],
+    )
+    .unwrap();
+    let after = listed();
+    assert_eq!(
+        sets::generation(&mut socket, "clawgress", "generation").unwrap(),
+        Some(2)
+    );
+    assert!(
+        after.contains("ipv4 : 0x00000002") && after.contains("ipv6 : 0x00000002"),
+        "{after}"
+    );
+    assert!(
+        after.contains("{ 192.0.2.2, 192.0.2.3 }") && !after.contains("2001:db8::1"),
+        "{after}"
+    );
+    let refused = sets::exchange(
+        &mut socket,
+        &[
+            exchange("generation", &[(Key::Number(3), None)]),
+            exchange("none", &[(Key::Number(3), None)]),
+        ],
+    );
+    assert!(refused.unwrap_err().is_missing());
+    assert_eq!(listed(), after);
 }
 
 #[test]

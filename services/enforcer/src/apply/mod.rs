@@ -1,5 +1,6 @@
 //! Bringing a plan into force: files, dry checks, the daemons, the kernel, and the proof that each of them has it.
 
+pub mod exchange;
 pub mod files;
 pub mod haproxy;
 pub mod host;

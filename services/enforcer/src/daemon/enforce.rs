@@ -22,9 +22,9 @@ use super::keeper::{AFTER_SECOND, Keeper};
 use super::shared::InForce;
 use super::steps;
 use crate::apply::stages::{Failed, Stages};
-use crate::apply::{haproxy, host, marker, nft};
+use crate::apply::{exchange, haproxy, host, marker, nft};
 use crate::pins::Judge;
-use crate::plan::{Marker, NamedConf, Plan};
+use crate::plan::{Marker, NamedConf, Plan, Touched};
 
 /// For what has to be answered at once.
 const NOW: Duration = Duration::from_secs(2);
@@ -275,18 +275,14 @@ impl Keeper {
             self.host = Some(plan.host.clone());
         }
         self.shape(&plan).await?;
-        let partly = self.table_known;
         // Spent before the kernel sees it: whatever becomes of it, no other content ever gets this number.
         self.spend_generation(plan.generation)?;
         self.end_counters(Some(&plan));
-        let transaction = self.transaction(&plan, pinner.touched());
-        let mut loaded = nft::load(&programs.nft, &transaction).await;
-        if loaded.is_err() && partly {
-            // The table may be another than everybody thinks.
-            loaded = nft::load(&programs.nft, &plan.transaction()).await;
+        if self.exchange_sets(&plan, pinner.touched()) {
+            tracing::debug!("the kernel has other sets, and the rules it had");
+        } else {
+            self.load_rules(&plan, pinner.touched()).await?;
         }
-        self.table_known = loaded.is_ok();
-        loaded.map_err(|error| text(&error))?;
         pinner.filled();
         pinner.judge_by(Some(Judge {
             index: Arc::clone(&candidate.index),
@@ -309,6 +305,30 @@ impl Keeper {
         self.last_good = Some(new);
         self.enforcing = true;
         Ok(())
+    }
+
+    /// Where the content of sets is all that differs. False: nothing was changed, and nft is to be asked.
+    fn exchange_sets(&mut self, plan: &Plan, touched: &Touched) -> bool {
+        let before = self.last_good.as_ref().filter(|_| self.table_known);
+        let planned = before.and_then(|before| plan.exchange_after(&before.plan, touched));
+        let Some(exchanges) = planned.and_then(|planned| exchange::of(&planned)) else {
+            return false;
+        };
+        exchange::apply(&mut self.kernel, &exchanges)
+            .inspect_err(|error| tracing::warn!("{error}; asking nft instead"))
+            .is_ok()
+    }
+
+    async fn load_rules(&mut self, plan: &Plan, touched: &Touched) -> Result<(), String> {
+        let program = self.shared.config.programs.nft.clone();
+        let transaction = self.transaction(plan, touched);
+        let mut loaded = nft::load(&program, &transaction).await;
+        if loaded.is_err() && self.table_known {
+            // The table may be another than everybody thinks.
+            loaded = nft::load(&program, &plan.transaction()).await;
+        }
+        self.table_known = loaded.is_ok();
+        loaded.map_err(|error| error.to_string())
     }
 
     pub(super) async fn shape(&mut self, plan: &Plan) -> Result<(), String> {

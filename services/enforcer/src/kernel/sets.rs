@@ -21,6 +21,7 @@ const LIST_SET: u16 = 2;
 const LIST_ELEMENTS: u16 = 3;
 const LIST_ELEMENT: u16 = 1;
 const ELEMENT_KEY: u16 = 1;
+const ELEMENT_DATA: u16 = 2;
 const DATA_VALUE: u16 = 1;
 
 /// A list is an attribute, whose length has sixteen bits; and a datagram has to fit the socket's send buffer, also if
@@ -51,6 +52,16 @@ pub enum Key {
     AddressAndPort(IpAddr, u16),
     /// A mark or another number in the byte order of this machine.
     Number(u32),
+    /// A protocol family, of a map.
+    Family(u8),
+}
+
+/// A set or map, and all that it is to hold; the number is what a map gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exchange {
+    pub table: &'static str,
+    pub set: String,
+    pub elements: Vec<(Key, Option<u32>)>,
 }
 
 impl Key {
@@ -69,6 +80,7 @@ impl Key {
                 bytes
             }
             Self::Number(number) => number.to_ne_bytes().to_vec(),
+            Self::Family(family) => vec![family],
         }
     }
 }
@@ -108,6 +120,72 @@ fn change_lot(socket: &mut Socket, changes: &[Change]) -> Result<(), KernelError
     }
     let end = socket.next_sequence();
     datagram.message(batch(BATCH_END, end), |_| {});
+    socket.acknowledged(&datagram, first, last, &doing)
+}
+
+/// Whether `exchange` can take as much at once.
+pub fn is_exchangeable(exchanges: &[Exchange]) -> bool {
+    let elements: usize = exchanges.iter().map(|one| one.elements.len() + 1).sum();
+    elements <= CHANGES_A_BATCH
+}
+
+/// Empties the sets and fills them, all in one step: no packet sees anything in between.
+pub fn exchange(socket: &mut Socket, exchanges: &[Exchange]) -> Result<(), KernelError> {
+    if exchanges.is_empty() {
+        return Ok(());
+    }
+    let mut datagram = Datagram::new();
+    let first = socket.next_sequence();
+    datagram.message(batch(BATCH_BEGIN, first), |_| {});
+    let mut last = first;
+    let messages = exchanges
+        .iter()
+        .map(|one| 1 + one.elements.len().div_ceil(ELEMENTS_A_MESSAGE))
+        .sum::<usize>();
+    let mut left = messages;
+    let mut message = |kind: u8, flags: u16, one: &Exchange, elements: &[(Key, Option<u32>)]| {
+        last = socket.next_sequence();
+        left -= 1;
+        // One acknowledgement speaks for all: errors are told in any case.
+        let flags = flags | if left == 0 { ACK } else { 0 };
+        let opening = Opening::of(Subsystem::Tables, kind)
+            .flags(flags)
+            .family(FAMILY_INET)
+            .sequence(last);
+        datagram.message(opening, |body| {
+            body.text(LIST_TABLE, one.table);
+            body.text(LIST_SET, &one.set);
+            if elements.is_empty() {
+                return;
+            }
+            body.nested(LIST_ELEMENTS, |list| {
+                for (key, given) in elements {
+                    list.nested(LIST_ELEMENT, |element| {
+                        element.nested(ELEMENT_KEY, |value| {
+                            value.attribute(DATA_VALUE, &key.bytes());
+                        });
+                        if let Some(given) = given {
+                            element.nested(ELEMENT_DATA, |value| {
+                                value.attribute(DATA_VALUE, &given.to_ne_bytes());
+                            });
+                        }
+                    });
+                }
+            });
+        });
+    };
+    for one in exchanges {
+        // Without elements it means all of them.
+        message(DELETE_SET_ELEMENT, 0, one, &[]);
+    }
+    for one in exchanges {
+        for some in one.elements.chunks(ELEMENTS_A_MESSAGE) {
+            message(NEW_SET_ELEMENT, CREATE, one, some);
+        }
+    }
+    let end = socket.next_sequence();
+    datagram.message(batch(BATCH_END, end), |_| {});
+    let doing = format!("exchanging {} sets of the kernel", exchanges.len());
     socket.acknowledged(&datagram, first, last, &doing)
 }
 

@@ -12,15 +12,16 @@ use nftables::{
 
 use super::{
     frame::{Frame, WIRE_PORTS},
-    layout::{FRONT_MARK, mark, port},
+    layout::{FRONT_MARK, STAMPS, mark, port},
     name,
     raw::wire_sources,
     ruleset::{Kind, Ruleset},
     statement::{
         accept, add_to_ct_mark, arrives_on, at_most, count, direction, drop, flag, goto, ip, is,
-        leaves_by, limit, log, mark_has, mark_is, masquerade, meta, named_set, number, numbers,
-        original_source, payload, protocol, redirect, refuse, reset, set_class, set_class_by,
-        set_ct_mark, set_mark, set_tcp_flags, state, statement_not, tcp_flags, tcp_or_udp,
+        is_fast, leaves_by, limit, log, mark_has, mark_is, masquerade, meta, named_set, number,
+        numbers, original_source, payload, protocol, redirect, refuse, reset, set_class,
+        set_class_by, set_ct_mark, set_ct_mark_by, set_mark, set_tcp_flags, state, statement_not,
+        tcp_flags, tcp_or_udp,
     },
 };
 
@@ -33,7 +34,7 @@ pub(super) const LONGEST_V4: u32 = 576;
 pub(super) const LONGEST_V6: u32 = 1280;
 
 /// The chains that others lead to; declared first.
-pub(super) fn endings(ruleset: &mut Ruleset, frame: &Frame<'_>) {
+pub(super) fn endings(ruleset: &mut Ruleset) {
     for counter in [
         "dropped_invalid",
         "dropped_forward",
@@ -48,10 +49,11 @@ pub(super) fn endings(ruleset: &mut Ruleset, frame: &Frame<'_>) {
     ruleset.rule([set_mark(0)]);
     ruleset.rule([
         mark_is(mark::GENERATION, 0),
-        set_ct_mark(frame.stamp() | mark::UNCOUNTED),
+        set_ct_mark_by(STAMPS),
+        add_to_ct_mark(mark::UNCOUNTED),
         accept(),
     ]);
-    ruleset.rule([set_ct_mark(frame.stamp()), accept()]);
+    ruleset.rule([set_ct_mark_by(STAMPS), accept()]);
 
     ruleset.chain("suspect");
     ruleset.rule([
@@ -99,7 +101,7 @@ pub(super) fn endings(ruleset: &mut Ruleset, frame: &Frame<'_>) {
                 numbers(types),
             ),
             at_most(longest),
-            mark_is(mark::FAST, frame.stamp()),
+            is_fast(),
             limit(500, 500),
             accept(),
         ]);
@@ -185,7 +187,7 @@ pub(super) fn add(ruleset: &mut Ruleset, frame: &Frame<'_>) {
             ("reply", &frame.wan, &frame.lan),
         ] {
             ruleset.rule([
-                mark_is(mark::FAST, frame.stamp()),
+                is_fast(),
                 direction(way),
                 arrives_on(from),
                 leaves_by(to),

@@ -28,6 +28,8 @@ pub const TABLE: &str = "clawgress";
 pub const METER: &str = "clawgress_meter";
 
 /// The conntrack mark of a flow. The low 24 bits are the generation under which it was last allowed; 0: never.
+///
+/// Rules know a generation by name alone (`STAMPED`, `STAMPS`): so another one is an exchange of three small sets.
 pub mod mark {
     pub const GENERATION: u32 = 0x00ff_ffff;
     /// The flow was cut: both its ends are answered with resets.
@@ -43,6 +45,13 @@ pub mod mark {
     /// What a flow on the fast path must have: this generation, and not cut.
     pub const FAST: u32 = GENERATION | CUT;
 }
+
+/// The set whose element is this generation, for whoever asks.
+pub const GENERATION: &str = "generation";
+/// The set whose element is the stamp of this generation: what a flow on the fast path must have.
+pub const STAMPED: &str = "stamped";
+/// The map that gives flows this stamp.
+pub const STAMPS: &str = "stamps";
 
 /// The packet mark that leads answers to the front's transparent sockets back to this box.
 pub const FRONT_MARK: u32 = 0x1;

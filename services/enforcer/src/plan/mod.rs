@@ -34,7 +34,7 @@ pub use host::{HostNeeds, Route, Sysctl};
 pub use named::NamedConf;
 pub use pins::{Place, places};
 pub use rpz::{Marker, Zone, Zones};
-pub use ruleset::{Ruleset, Touched};
+pub use ruleset::{Exchange, Ruleset, Touched};
 pub use shaping::{CardShaping, Class, Leaf, Shaping};
 
 use frame::{Frame, WIRE_PORTS};
@@ -135,6 +135,13 @@ impl Plan {
         document([main.unwrap_or_else(|| self.main.anew()), meter].concat())
     }
 
+    /// The same where the content of sets is all that differs: what to exchange, in one step.
+    pub fn exchange_after(&self, before: &Self, touched: &Touched) -> Option<Vec<Exchange>> {
+        let mut all = self.main.exchange_after(&before.main, touched)?;
+        all.extend(self.meter.exchange_after(&before.meter, touched)?);
+        Some(all)
+    }
+
     /// Whether `transaction_after` leaves the main table's counters as they are.
     pub fn keeps_counters(&self, before: &Self) -> bool {
         self.main.same_frame(&before.main)
@@ -157,8 +164,10 @@ fn document(commands: Vec<Value>) -> String {
 
 fn main_table(frame: &Frame<'_>, pins: &Pins) -> Ruleset {
     let mut ruleset = Ruleset::new(layout::TABLE);
-    ruleset.generation(frame.generation);
-    forward::endings(&mut ruleset, frame);
+    ruleset.mark(layout::GENERATION, frame.generation);
+    ruleset.mark(layout::STAMPED, frame.stamp());
+    ruleset.mark_to_give(layout::STAMPS, frame.stamp());
+    forward::endings(&mut ruleset);
     for who in frame.index.principals() {
         principal::add(&mut ruleset, frame, pins, who);
     }

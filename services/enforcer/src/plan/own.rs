@@ -20,7 +20,7 @@ use super::{
     services as own_services,
     statement::{
         accept, addresses, arrives_on, at_most, concat, count, ct_original, direction, drop,
-        fib_is_not, flag, goto, ip, is, is_not, leaves_by, limit, mark_has, mark_is, meta,
+        fib_is_not, flag, goto, ip, is, is_fast, is_not, leaves_by, limit, mark_has, mark_is, meta,
         named_set, networks, number, numbers, payload, protocol, redirected, services, state,
         tcp_flags, text, verdict_by,
     },
@@ -159,13 +159,7 @@ fn front_answers(ruleset: &mut Ruleset, frame: &Frame<'_>) {
         ]
         .to_vec()
     };
-    ruleset.rule(
-        [
-            from_site(),
-            vec![mark_is(mark::FAST, frame.stamp()), accept()],
-        ]
-        .concat(),
-    );
+    ruleset.rule([from_site(), vec![is_fast(), accept()]].concat());
     ruleset.rule([from_site(), vec![mark_has(mark::CUT), goto("cut")]].concat());
     ruleset.rule(
         [
@@ -373,7 +367,7 @@ pub(super) fn output(ruleset: &mut Ruleset, frame: &Frame<'_>) {
         // The front's own leg. Its first packet has to be the front's; later ones may be the kernel's.
         let leg =
             |more: &[Value]| [&[outside(), protocol("tcp"), direction("original")], more].concat();
-        ruleset.rule(leg(&[mark_is(mark::FAST, frame.stamp()), accept()]));
+        ruleset.rule(leg(&[is_fast(), accept()]));
         ruleset.rule(leg(&[
             mark_has(mark::CUT),
             super::statement::set_mark(super::layout::FRONT_MARK),

@@ -42,6 +42,8 @@ struct Quota {
 #[derive(Debug, Clone, PartialEq)]
 struct Content {
     name: String,
+    /// `set` or `map`.
+    word: &'static str,
     declared: Value,
     elements: Vec<Value>,
     /// Others put elements in while the plan is in force, so that only a flush brings it to a known content.
@@ -76,6 +78,15 @@ impl Kind {
             Self::V6 => SetType::Ipv6Addr,
         }
     }
+}
+
+/// A set, and all that it is to hold.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Exchange {
+    pub table: &'static str,
+    pub set: String,
+    /// As nft's JSON has them.
+    pub elements: Vec<Value>,
 }
 
 /// Living sets that were told anything since the last plan.
@@ -125,6 +136,7 @@ impl Ruleset {
             .is_some_and(|flags| flags.contains(&SetFlag::Interval));
         self.sets.push(Content {
             name: set.name.to_string(),
+            word: "set",
             exchangeable: !intervals,
             declared: value(NfListObject::Set(Box::new(set))),
             elements: elements.into_iter().map(value).collect(),
@@ -164,10 +176,26 @@ impl Ruleset {
         self.push_set(set, Vec::new(), true, true);
     }
 
-    pub(super) fn generation(&mut self, generation: u32) {
-        let mark = SetTypeValue::Single(SetType::Mark);
-        let set = self.set_object("generation", mark, Some(SetFlag::Constant));
-        self.push_set(set, vec![Word::Number(generation)], false, false);
+    /// A mark that rules compare with.
+    pub(super) fn mark(&mut self, name: &str, mark: u32) {
+        let set = self.set_object(name, SetTypeValue::Single(SetType::Mark), None);
+        self.push_set(set, vec![Word::Number(mark)], false, false);
+    }
+
+    /// A mark that rules give to flows, whichever family these are of.
+    pub(super) fn mark_to_give(&mut self, name: &str, mark: u32) {
+        // The crate has no word for a protocol family as a key.
+        let declared = json!({"map": {"family": FAMILY, "table": self.table, "name": name,
+            "type": "nf_proto", "map": "mark"}});
+        self.sets.push(Content {
+            name: name.to_owned(),
+            word: "map",
+            declared,
+            elements: vec![json!(["ipv4", mark]), json!(["ipv6", mark])],
+            alive: false,
+            exchangeable: true,
+            foreign: false,
+        });
     }
 
     /// Which chain judges which network.
@@ -185,6 +213,7 @@ impl Ruleset {
         declared["map"]["map"] = "verdict".into();
         self.maps.push(Content {
             name: name.to_owned(),
+            word: "map",
             declared,
             elements: goto
                 .into_iter()
@@ -374,6 +403,28 @@ impl Ruleset {
         Some(commands)
     }
 
+    /// The sets to be exchanged where nothing but the content of such is another than in `before`. None: more is.
+    pub(super) fn exchange_after(&self, before: &Self, touched: &Touched) -> Option<Vec<Exchange>> {
+        let mut chains = self.chains.iter().zip(&before.chains);
+        if !self.same_frame(before) || !chains.all(|(now, was)| now.rules == was.rules) {
+            return None;
+        }
+        let sets = self.sets.iter().zip(&before.sets);
+        let others = sets.filter(|(set, was)| {
+            !set.foreign
+                && ((set.alive && touched.contains(&set.name)) || set.elements != was.elements)
+        });
+        Some(
+            others
+                .map(|(set, _)| Exchange {
+                    table: self.table,
+                    set: set.name.clone(),
+                    elements: set.elements.clone(),
+                })
+                .collect(),
+        )
+    }
+
     /// Learned sets that exist are not declared again: to nft 1.0.6 they would be others, for it infers one of their flags.
     fn declare(&self, commands: &mut Vec<Value>, existing: &MeterObjects) {
         commands.extend(self.counters.iter().map(
@@ -395,7 +446,7 @@ impl Ruleset {
     }
 
     fn flush_set(&self, set: &Content) -> Value {
-        json!({"flush": {"set": {"family": FAMILY, "table": self.table, "name": set.name}}})
+        json!({"flush": {set.word: {"family": FAMILY, "table": self.table, "name": set.name}}})
     }
 
     fn fill(&self, set: &Content) -> Option<Value> {

@@ -17,7 +17,7 @@ use nftables::{
 };
 use serde_json::{Value, json};
 
-use super::layout::{NFLOG_GROUP, NFLOG_SNAPLEN};
+use super::layout::{NFLOG_GROUP, NFLOG_SNAPLEN, STAMPED, mark};
 
 /// A rule: its statements in order.
 pub(super) type Rule = Vec<Value>;
@@ -189,6 +189,11 @@ pub(super) fn mark_is(mask: u32, wanted: u32) -> Value {
     is(masked(ct("mark"), mask), number(wanted))
 }
 
+/// Of the generation in force, and not cut.
+pub(super) fn is_fast() -> Value {
+    is(masked(ct("mark"), mark::FAST), named_set(STAMPED))
+}
+
 pub(super) fn mark_has(mask: u32) -> Value {
     is_not(masked(ct("mark"), mask), number(0))
 }
@@ -312,6 +317,12 @@ fn mangle(key: Word, value: Word) -> Value {
 
 pub(super) fn set_ct_mark(mark: u32) -> Value {
     mangle(ct("mark"), number(mark))
+}
+
+/// With the mark of a map that does not ask who the flow is.
+pub(super) fn set_ct_mark_by(map: &str) -> Value {
+    let given = json!({"map": {"key": {"meta": {"key": "nfproto"}}, "data": format!("@{map}")}});
+    json!({"mangle": {"key": ct("mark"), "value": given}})
 }
 
 pub(super) fn add_to_ct_mark(bits: u32) -> Value {

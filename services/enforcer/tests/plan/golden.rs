@@ -135,6 +135,31 @@ fn nft_takes_one_plan_after_another_and_both_ways_end_alike() {
     }
 }
 
+/// A plan of the same revision under the next generation is an exchange of sets alone, and says the same as nft's way.
+#[test]
+fn another_generation_is_an_exchange_of_marks() {
+    for scene in all() {
+        let first = scene.plan();
+        let mut carry = scene.carry.clone();
+        carry.meter = first.meter_objects();
+        let index = scene.index();
+        let next =
+            clawgress_enforcer::plan::compile(&scene.revision, &index, scene.moment, 8, &carry);
+        let planned = next.exchange_after(&first, &Touched::new());
+        let sets: Vec<&str> = planned
+            .iter()
+            .flatten()
+            .map(|exchange| exchange.set.as_str())
+            .collect();
+        assert_eq!(sets, ["generation", "stamped", "stamps"], "{}", scene.name);
+        let exchanges = clawgress_enforcer::apply::exchange::of(&planned.unwrap());
+        assert!(exchanges.is_some(), "{}", scene.name);
+    }
+    let scenes = all();
+    let (plain, hosts) = (scenes[1].plan(), scenes[2].plan());
+    assert_eq!(hosts.exchange_after(&plain, &Touched::new()), None);
+}
+
 /// Tables and sets are listed in the order in which they were made.
 fn sorted(listing: &str) -> Vec<&str> {
     let mut lines: Vec<&str> = listing.lines().collect();
