@@ -301,6 +301,12 @@ fn classify(ruleset: &mut Ruleset, frame: &Frame<'_>) {
             mark_has(mark::GENERATION),
             set_class(super::layout::class::OTHERS),
         ]);
+        // What agents send by way of the gateway is below the ceiling like all of theirs.
+        ruleset.rule([
+            leaves_by(&frame.wan),
+            mark_has(mark::GATEWAY),
+            set_class(super::layout::class::OTHERS),
+        ]);
     }
     for v6 in [false, true] {
         let limited = frame.sources(v6, |who| super::shaping::own_limit(who).is_some());

@@ -40,8 +40,10 @@ pub mod mark {
     /// ruleset replaces another, a packet under way may find a map of the old one empty already, and a flow must not
     /// be cut for that.
     pub const SUSPECT: u32 = 0x0400_0000;
-    /// One of the box's own services opened the flow to the outside: the gateway, or the audit trail to a collector.
-    pub const OWN: u32 = 0x0800_0000;
+    /// The gateway opened the flow.
+    pub const GATEWAY: u32 = 0x0800_0000;
+    /// The audit trail opened the flow, to a collector.
+    pub const TRAIL: u32 = 0x1000_0000;
     /// What a flow on the fast path must have: this generation, and not cut.
     pub const FAST: u32 = GENERATION | CUT;
 }

@@ -57,7 +57,8 @@ pub(super) fn add(ruleset: &mut Ruleset, frame: &Frame<'_>) {
     transparent_answers(ruleset);
 }
 
-fn sources(v6: bool) -> &'static str {
+/// The set of all sources that are somebody's.
+pub(super) fn sources(v6: bool) -> &'static str {
     if v6 { "sources6" } else { "sources4" }
 }
 

@@ -16,10 +16,11 @@ use super::{
     layout::{mark, uid},
     named::inside_blocks,
     own::own_address,
+    raw::sources,
     ruleset::Ruleset,
     statement::{
         accept, add_to_ct_mark, address, arrives_on, direction, ip, is, is_not, leaves_by,
-        mark_has, meta, networks, number, numbers, payload, protocol, state,
+        mark_has, meta, named_set, networks, number, numbers, payload, protocol, state,
     },
 };
 
@@ -49,44 +50,54 @@ fn collectors_behind(frame: &Frame<'_>) -> Vec<String> {
     cards
 }
 
+/// What services have open, each with its mark and the cards that its flows may use. A revision that takes a service
+/// away takes its flows with it.
+fn open(frame: &Frame<'_>) -> Vec<(u32, Vec<String>)> {
+    let mut open = Vec::new();
+    if gateway(frame).is_some() {
+        open.push((mark::GATEWAY, frame.wan.clone()));
+    }
+    if frame.revision.access.audit.collectors().next().is_some() {
+        open.push((mark::TRAIL, collectors_behind(frame)));
+    }
+    open.retain(|(_, cards)| !cards.is_empty());
+    open
+}
+
 /// Input: agents asking the gateway, and what services opened being answered.
 pub(super) fn input(ruleset: &mut Ruleset, frame: &Frame<'_>) {
     let ports = proxy_ports(frame);
     if !ports.is_empty() && !frame.lan.is_empty() {
-        ruleset.rule([
-            arrives_on(&frame.lan),
-            own_address(),
-            protocol("tcp"),
-            is(payload("tcp", "dport"), numbers(ports)),
-            accept(),
-        ]);
+        for v6 in [false, true] {
+            // Whoever is nobody's on the packet path is nobody here, too: link-local addresses, and others on a card that
+            // is shared.
+            ruleset.rule([
+                arrives_on(&frame.lan),
+                own_address(),
+                protocol("tcp"),
+                is(payload("tcp", "dport"), numbers(ports.iter().copied())),
+                is(ip(v6, "saddr"), named_set(sources(v6))),
+                accept(),
+            ]);
+        }
     }
-    let cards = collectors_behind(frame);
-    if opens(frame) && !cards.is_empty() {
+    for (mark, cards) in open(frame) {
         ruleset.rule([
             arrives_on(&cards),
             state("established"),
             direction("reply"),
-            mark_has(mark::OWN),
+            mark_has(mark),
             accept(),
         ]);
     }
 }
 
-/// Whether any service may open a flow at all.
-fn opens(frame: &Frame<'_>) -> bool {
-    gateway(frame).is_some() || frame.revision.access.audit.collectors().next().is_some()
-}
-
 /// Output: sites for the gateway, collectors for the audit trail.
 pub(super) fn output(ruleset: &mut Ruleset, frame: &Frame<'_>) {
-    if !opens(frame) {
-        return;
-    }
     let by = |uid: u32| is(meta(MetaKey::Skuid), number(uid));
-    let opened = || vec![add_to_ct_mark(mark::OWN), accept()];
     if gateway(frame).is_some() && !frame.wan.is_empty() {
         let dials = || vec![leaves_by(&frame.wan), by(uid::GATEWAY), protocol("tcp")];
+        let opened = || vec![add_to_ct_mark(mark::GATEWAY), accept()];
         let named = named_inside(frame.index, &frame.revision.access);
         for v6 in [false, true] {
             let to = || ip(v6, "daddr");
@@ -99,27 +110,28 @@ pub(super) fn output(ruleset: &mut Ruleset, frame: &Frame<'_>) {
         }
     }
     let cards = collectors_behind(frame);
-    if cards.is_empty() {
-        return;
-    }
-    for collector in frame.revision.access.audit.collectors() {
-        let mut sends = vec![
-            leaves_by(&cards),
-            by(uid::AUDIT),
-            protocol("tcp"),
-            is(payload("tcp", "dport"), number(u32::from(collector.port))),
-        ];
-        sends.extend(collector.address().map(only_to));
-        ruleset.rule([sends, opened()].concat());
+    if !cards.is_empty() {
+        for collector in frame.revision.access.audit.collectors() {
+            let mut sends = vec![
+                leaves_by(&cards),
+                by(uid::AUDIT),
+                protocol("tcp"),
+                is(payload("tcp", "dport"), number(u32::from(collector.port))),
+            ];
+            sends.extend(collector.address().map(only_to));
+            ruleset.rule([sends, vec![add_to_ct_mark(mark::TRAIL), accept()]].concat());
+        }
     }
     // What the kernel sends for such a flow after its service has closed it has no uid.
-    ruleset.rule([
-        leaves_by(&cards),
-        state("established"),
-        direction("original"),
-        mark_has(mark::OWN),
-        accept(),
-    ]);
+    for (mark, cards) in open(frame) {
+        ruleset.rule([
+            leaves_by(&cards),
+            state("established"),
+            direction("original"),
+            mark_has(mark),
+            accept(),
+        ]);
+    }
 }
 
 fn only_to(to: std::net::IpAddr) -> Value {
