@@ -209,7 +209,7 @@ pub const TABLE: &[Entry] = &[
         .or("closed").completing(Complete::Words(FAIL_MODES)),
     one("service clawgress environment <environment> policy-fail-mode", Value::Word(FAIL_MODES), "Without the policy service: open lets the last good policy go on")
         .or("closed").completing(Complete::Words(FAIL_MODES)),
-    named("service clawgress agent <agent>", Value::Identifier, "An agent; its credentials are made with clawgress identity, never here"),
+    named("service clawgress agent <agent>", Value::AgentId, "An agent; its keys are made by clawgress agent <agent> key create, never here"),
     one("service clawgress agent <agent> team", Value::Identifier, "Team it belongs to"),
     one("service clawgress agent <agent> project", Value::Identifier, "Project it works for"),
     one("service clawgress agent <agent> environment", Value::Identifier, "Environment it runs in, such as production"),

@@ -49,6 +49,8 @@ pub enum Value {
     Number(u32, u32),
     /// The id of an agent, a team, a project or an environment.
     Identifier,
+    /// One that no command means something else by.
+    AgentId,
     /// An id, or several by `*`.
     Identity,
     /// The id of a rule.
@@ -96,7 +98,7 @@ impl Value {
             Self::Backend => "<name or address>:<port>".into(),
             Self::File => "/config/<file>".into(),
             Self::Number(least, most) => format!("<{least}-{most}>"),
-            Self::Identifier | Self::PolicyId => "<id>".into(),
+            Self::Identifier | Self::AgentId | Self::PolicyId => "<id>".into(),
             Self::Identity => "<id> | <id with *>".into(),
             Self::Method => "<METHOD>".into(),
             Self::PathPrefix => "/<path>".into(),
@@ -148,6 +150,7 @@ impl Value {
             Self::File => parts::file(text),
             Self::Number(least, most) => access::number(text, least, most).map(drop),
             Self::Identifier => access::identifier(text),
+            Self::AgentId => access::agent_id(text),
             Self::Identity => access::identity(text),
             Self::PolicyId => access::policy_id(text),
             Self::Method => access::method(text),

@@ -39,7 +39,8 @@ impl Access {
     fn sound(&self) -> Result<(), AccessError> {
         for (id, agent) in &self.agents {
             let path = format!("agents.{id}");
-            for value in [id, &agent.team_id, &agent.project_id, &agent.environment] {
+            parts::agent_id(id).map_err(at(&path))?;
+            for value in [&agent.team_id, &agent.project_id, &agent.environment] {
                 parts::identifier(value).map_err(at(&path))?;
             }
             for source in &agent.sources {

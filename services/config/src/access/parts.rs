@@ -12,6 +12,8 @@ const MAX_URL: usize = 1024;
 const MAX_PREFIX: usize = 1024;
 /// What decisions are told to be by when no rule made them.
 const RESERVED_RULES: [&str; 2] = ["policy.json", "default-deny"];
+/// What commands and pins mean something else by.
+const RESERVED_AGENTS: [&str; 3] = ["all", "list", "sni"];
 
 /// The id of an agent, a team, a project or an environment: it stands in logs and in credentials.
 pub(crate) fn identifier(text: &str) -> Result<(), Wrong> {
@@ -29,6 +31,16 @@ pub(crate) fn identifier(text: &str) -> Result<(), Wrong> {
 
 fn in_identifier(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')
+}
+
+pub(crate) fn agent_id(text: &str) -> Result<(), Wrong> {
+    if RESERVED_AGENTS.contains(&text) {
+        return Err(Wrong::new(
+            format!("`{text}` is a word that the appliance uses itself"),
+            "choose another id, such as agent-1",
+        ));
+    }
+    identifier(text)
 }
 
 pub(crate) fn policy_id(text: &str) -> Result<(), Wrong> {
@@ -218,6 +230,9 @@ mod tests {
         assert!(said(identifier("")).contains("write 1 to 63"));
         assert!(said(identifier(&"x".repeat(64))).contains("64 characters"));
         assert!(said(identity("a/b")).contains("agent-*"));
+        for word in ["all", "list", "sni"] {
+            assert!(said(agent_id(word)).contains("another id"), "{word}");
+        }
         assert!(said(policy_id("policy.json")).contains("another name"));
         assert!(said(method("get")).contains("GET"));
         assert!(said(method("G T")).contains("CONNECT"));

@@ -42,7 +42,7 @@ pub(crate) fn read(tree: &Tree) -> (Access, Vec<Problem>) {
             })
         },
     );
-    access.agents = named(&mut reader, node, "agent", parts::identifier, agent);
+    access.agents = named(&mut reader, node, "agent", parts::agent_id, agent);
     access.rules = named(&mut reader, node, "rule", parts::policy_id, rule);
     reader.below("quota", node, |reader, node| {
         access.quotas = quotas(reader, node);
