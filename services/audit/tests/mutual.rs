@@ -46,7 +46,7 @@ async fn a_service_ships_under_its_roles_name_alone() {
     let config = format!(
         "state = \"{0}/state\"\napi_socket = \"{0}/api.sock\"\napi_uids = []\nship_socket = \"{0}/ship.sock\"\n\
          ship_listen = \"{address}\"\nenrol_socket = \"{0}/none\"\nsegment_bytes = 65536\ncheckpoint_seconds = 1\n\
-         retain_days = 1\nretain_bytes = 10000000000\nresolver = \"127.0.0.1:53\"\n[shippers]\n",
+         resolver = \"127.0.0.1:53\"\nrevision = \"{0}/boot.json\"\nfiles = \"{0}/config\"\n[shippers]\n[peers]\ngateway-2 = \"127.0.0.1\"\n",
         place.display()
     );
     std::fs::write(place.join("audit.toml"), config).unwrap();

@@ -30,8 +30,8 @@ fn service() -> Service {
     let uid = nix::unistd::getuid().as_raw();
     let config = format!(
         "state = \"{0}/state\"\napi_socket = \"{0}/api.sock\"\napi_uids = [{uid}]\nship_socket = \"{0}/ship.sock\"\n\
-         enrol_socket = \"{0}/none\"\nsegment_bytes = 65536\ncheckpoint_seconds = 1\nretain_days = 1\n\
-         retain_bytes = 10000000000\nresolver = \"127.0.0.1:53\"\n[shippers]\ngateway = {uid}\n",
+         enrol_socket = \"{0}/none\"\nsegment_bytes = 65536\ncheckpoint_seconds = 1\n\
+         resolver = \"127.0.0.1:53\"\nrevision = \"{0}/boot.json\"\nfiles = \"{0}/config\"\n[shippers]\ngateway = {uid}\n",
         place.display()
     );
     std::fs::write(place.join("audit.toml"), config).unwrap();
@@ -103,7 +103,7 @@ impl Service {
             let stream = tokio::net::UnixStream::connect(self.path().join("ship.sock"))
                 .await
                 .unwrap();
-            ship(stream, &mut queue.reader(), "gateway-1", true)
+            ship(stream, &mut queue.reader(), "gateway", true)
                 .await
                 .unwrap();
         });
@@ -165,7 +165,7 @@ fn questions_streams_and_proofs() {
     assert_eq!(
         exported
             .iter()
-            .filter(|event| event["gateway"] == "gateway-1")
+            .filter(|event| event["gateway"] == "gateway")
             .count(),
         330
     );

@@ -61,7 +61,9 @@ impl Lab {
             name: name.to_owned(),
             port,
         };
-        Reach::new(host, &self.directory.path().join("ca.pem"), resolver).unwrap()
+        let ca = self.directory.path().join("ca.pem");
+        let pem = std::fs::read(&ca).unwrap();
+        Reach::new(host, &ca, &pem, resolver).unwrap()
     }
 
     fn add(&self, range: std::ops::Range<u64>) {
@@ -77,7 +79,10 @@ impl Lab {
         );
         let told = watch.clone();
         (
-            tokio::spawn(async move { super::keep(store, sender, &state, watch).await }),
+            tokio::spawn(async move {
+                let alerts = Alerts::new(Arc::clone(&store));
+                super::keep(store, sender, &state, watch, alerts).await;
+            }),
             told,
         )
     }
@@ -320,12 +325,13 @@ async fn a_collector_of_another_authority_gets_nothing() {
         name: "127.0.0.1".to_owned(),
         port,
     };
-    std::fs::write(lab.directory.path().join("empty"), "").unwrap();
-    for (file, why) in [
-        ("empty", "no certificate in it"),
-        ("absent", "No such file"),
+    let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    for (pem, why) in [
+        ("", "no certificate in it"),
+        (broken, "reading /config/ca.pem"),
     ] {
-        let error = Reach::new(host.clone(), &lab.directory.path().join(file), nowhere())
+        let ca = std::path::Path::new("/config/ca.pem");
+        let error = Reach::new(host.clone(), ca, pem.as_bytes(), nowhere())
             .err()
             .unwrap()
             .to_string();

@@ -27,6 +27,7 @@ fn store(directory: &std::path::Path) -> Arc<Store> {
 fn whole(queue: &Queue, number: usize) {
     let begun = Begun {
         request_id: format!("r{number}").into(),
+        agent_id: Some("agent-1".into()),
         ..Begun::default()
     };
     queue.whole(&begun, &Outcome::default()).unwrap();
