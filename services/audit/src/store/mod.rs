@@ -322,4 +322,6 @@ pub(crate) fn number_of(name: &str, ending: &str) -> Option<u64> {
 }
 
 #[cfg(test)]
+mod damage_tests;
+#[cfg(test)]
 pub(crate) mod tests;

@@ -171,7 +171,8 @@ impl Last {
         let rest = self.bytes.get(at..).unwrap_or_default();
         replace(disk, &format!("{:016}-{at}.torn", self.number), rest)?;
         let mut salvage = Salvage::default();
-        for (line, keys) in readable(rest) {
+        // The line at the fault is not what was written, however it reads.
+        for (line, keys) in readable(rest).filter(|(line, _)| line.offset > 0) {
             let name = format!("{}/{}", keys.gateway, keys.queue);
             salvage
                 .entry(name)

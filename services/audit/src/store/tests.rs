@@ -8,7 +8,7 @@ use crate::event::{Begun, Decision, Event};
 use crate::query::{Filter, Query, Tail, page};
 use crate::verify::{Trust, verify};
 
-fn key() -> SigningKey {
+pub(super) fn key() -> SigningKey {
     let directory = tempfile::tempdir().unwrap();
     SigningKey::open(&directory.path().join("key")).unwrap()
 }
@@ -36,7 +36,7 @@ pub(crate) fn queued(sequence: u64, agent: &str, seconds: i64) -> Queued {
     Queued { sequence, text }
 }
 
-fn batch(range: std::ops::Range<u64>) -> Vec<Queued> {
+pub(super) fn batch(range: std::ops::Range<u64>) -> Vec<Queued> {
     range
         .map(|sequence| {
             queued(
@@ -48,13 +48,13 @@ fn batch(range: std::ops::Range<u64>) -> Vec<Queued> {
         .collect()
 }
 
-fn small() -> Settings {
+pub(super) fn small() -> Settings {
     Settings {
         segment_bytes: 8 * 1024,
     }
 }
 
-fn all(store: &Store) -> Vec<Event> {
+pub(super) fn all(store: &Store) -> Vec<Event> {
     let query = Query {
         limit: 10_000,
         ..Query::default()
