@@ -423,4 +423,6 @@ fn owner_of<'a>(begun: &'a Begun<'_>) -> &'a str {
 #[cfg(test)]
 mod crash_tests;
 #[cfg(test)]
+mod hold_tests;
+#[cfg(test)]
 mod tests;
