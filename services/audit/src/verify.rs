@@ -146,25 +146,11 @@ pub fn verify(directory: &Path, trust: &Trust<'_>) -> Result<Report, DiskError> 
             )
         })
         .collect();
-    let mut walk = Walk {
-        report: Report::default(),
-        key: trust.key.map(str::to_owned),
-        before: None,
-        skipped: None,
-        counted: true,
-        queues: Some(BTreeMap::new()),
-        marked: BTreeMap::new(),
-        shift: 0,
-        last_checkpoint: None,
-        met: BTreeMap::new(),
-        awaited: anchors
-            .iter()
-            .filter_map(|(_, anchor)| Some(anchor.as_ref().ok()?.number))
-            .collect(),
-        store: None,
-        is_last: false,
-        last_pruned: None,
-    };
+    let mut walk = Walk::new(trust.key);
+    walk.awaited = anchors
+        .iter()
+        .filter_map(|(_, anchor)| Some(anchor.as_ref().ok()?.number))
+        .collect();
     let last = files.keys().next_back().copied();
     for (number, name) in &files {
         walk.is_last = Some(*number) == last;
@@ -211,7 +197,38 @@ pub fn verify(directory: &Path, trust: &Trust<'_>) -> Result<Report, DiskError> 
     Ok(report)
 }
 
+/// For fuzzing: any bytes as the only segment of a store, and as what retention left of the one before it.
+pub fn survey(bytes: &[u8]) -> Report {
+    let mut walk = Walk::new(None);
+    let (seal, rest) = bytes.split_at(bytes.len() / 2);
+    walk.pruned(1, "seal", seal);
+    walk.segment(2, "half", rest);
+    let mut walk = Walk::new(None);
+    walk.is_last = true;
+    walk.segment(1, "segment", bytes);
+    walk.report
+}
+
 impl Walk {
+    fn new(key: Option<&str>) -> Self {
+        Self {
+            report: Report::default(),
+            key: key.map(str::to_owned),
+            before: None,
+            skipped: None,
+            counted: true,
+            queues: Some(BTreeMap::new()),
+            marked: BTreeMap::new(),
+            shift: 0,
+            last_checkpoint: None,
+            met: BTreeMap::new(),
+            awaited: Vec::new(),
+            store: None,
+            is_last: false,
+            last_pruned: None,
+        }
+    }
+
     fn fault(&mut self, place: &str, line: Option<u64>, byte: Option<usize>, what: String) {
         if self.report.faults.len() < MOST_FAULTS {
             self.report.faults.push(Fault {

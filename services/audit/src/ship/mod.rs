@@ -155,6 +155,17 @@ impl Frame {
     }
 }
 
+/// For fuzzing: reads any bytes as a frame, the first one being its kind, and tells how many events were in it.
+pub fn survey(bytes: &[u8]) -> usize {
+    match bytes
+        .split_first()
+        .map(|(kind, content)| Frame::decode(*kind, content))
+    {
+        Some(Ok(Frame::Batch(events))) => events.len(),
+        _ => 0,
+    }
+}
+
 fn events(mut content: &[u8]) -> Option<Vec<Queued>> {
     let mut events = Vec::new();
     while !content.is_empty() {

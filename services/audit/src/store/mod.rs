@@ -294,6 +294,33 @@ impl Store {
     }
 }
 
+/// For fuzzing: any bytes as the segment that a store is opened with. Tells where the first fault is, how many events
+/// count, how many can be read at all, and how many an index of these bytes holds.
+pub fn survey(bytes: &[u8]) -> (Option<usize>, usize, usize, usize) {
+    let walked = walk::walk(1, bytes, "");
+    let readable = walk::readable(bytes).count();
+    let spoiled = index::View::checked(bytes, bytes.len() as u64);
+    let indexed = spoiled.map_or(0, |view| {
+        view.matches(&index::Wanted::default(), 0..usize::MAX).len()
+    });
+    (walked.fault, walked.index.events(), readable, indexed)
+}
+
+/// For fuzzing: these lines in a chain that is right, behind a first line that is.
+pub fn chained(lines: &[u8]) -> Vec<u8> {
+    let previous = Chain::genesis();
+    let head = format!(
+        "{{\"segment\":{{\"number\":1,\"previous\":\"{}\",\"store\":\"s\"}}}}",
+        previous.text()
+    );
+    let mut text = Vec::new();
+    let mut chain = line::push(previous, head.as_bytes(), &mut text);
+    for json in lines.split(|byte| *byte == b'\n') {
+        chain = line::push(chain, json, &mut text);
+    }
+    text
+}
+
 fn judge_names(gateway: &str, queue: &str) -> Result<(), StoreError> {
     match [gateway, queue]
         .into_iter()
