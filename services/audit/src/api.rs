@@ -1,28 +1,34 @@
 //! Questions to the trail: HTTP and JSON on a unix socket that knows who is calling. Every answer is JSON, or lines of
-//! JSON where it is a stream.
+//! JSON where it is a stream; `metrics` speaks as Prometheus reads it. A request id that the caller sends is in the log.
 //!
 //! Changes nothing but what retention and checkpoints change; that somebody took an export is itself an event.
 
+mod remote;
 mod stream;
 
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
 use axum::extract::connect_info::Connected;
-use axum::extract::{ConnectInfo, State};
-use axum::http::{StatusCode, header};
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use axum::routing::{get, post};
 use axum::serve::IncomingStream;
 use axum::{Json, Router};
+use clawgress_link::mtls::Role;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::net::UnixListener;
+use tracing::Instrument;
 
-use crate::event::{Begun, Decision, Micros, Outcome, Source};
+use crate::event::{Begun, Decision, Micros, Outcome, Source, is_name};
+use crate::metrics::{Forwarding, Proof, render};
 use crate::query::{Filter, Query, QueryError, page};
 use crate::store::{Place, Store, StoreError};
 use crate::verify::{Trust, verify};
+pub use remote::{Asking, Peeked};
 
 /// Bodies are questions; anchors are the longest.
 const LONGEST_BODY: usize = 256 * 1024;
@@ -34,21 +40,32 @@ pub struct Api {
     pub uids: Arc<[u32]>,
     /// What else there is to tell in `status`.
     pub forwarders: crate::forward::Watch,
+    pub proof: Proof,
 }
 
-/// None: the kernel did not say; then it is nobody.
+/// Who asks.
 #[derive(Debug, Clone, Copy)]
-pub struct Peer(Option<u32>);
+pub enum Peer {
+    /// On this box; None: the kernel did not say, then it is nobody.
+    User(Option<u32>),
+    /// On another one, proved by its certificate.
+    Service(Role),
+}
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::User(Some(uid)) => write!(f, "uid {uid}"),
+            Self::User(None) => f.write_str("nobody"),
+            Self::Service(role) => f.write_str(role.word()),
+        }
+    }
+}
 
 impl Connected<IncomingStream<'_, UnixListener>> for Peer {
     fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        Self(
-            stream
-                .io()
-                .peer_cred()
-                .ok()
-                .map(|credentials| credentials.uid()),
-        )
+        let credentials = stream.io().peer_cred().ok();
+        Self::User(credentials.map(|credentials| credentials.uid()))
     }
 }
 
@@ -91,7 +108,7 @@ struct Follow {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Proof {
+struct Anchors {
     #[serde(default)]
     anchors: Vec<String>,
 }
@@ -111,17 +128,50 @@ pub fn router(api: Api) -> Router {
         .route("/audit/export", post(export))
         .route("/audit/verify", post(prove))
         .route("/audit/checkpoint", post(checkpoint))
+        .route("/health", get(health))
+        .route("/ready", get(ready))
+        .route("/metrics", get(metrics))
         .fallback(unknown)
+        .layer(middleware::from_fn(logged))
         .layer(axum::extract::DefaultBodyLimit::max(LONGEST_BODY))
         .with_state(api)
 }
 
 impl Api {
-    fn admit(&self, Peer(uid): Peer) -> Result<u32, Refusal> {
-        uid.filter(|uid| *uid == 0 || self.uids.contains(uid)).ok_or_else(|| {
-            Refusal(StatusCode::FORBIDDEN, "forbidden", "this user may not read the audit trail; ask as root, or name the user in api_uids".to_owned())
+    fn admit(&self, peer: Peer) -> Result<Peer, Refusal> {
+        let known = match peer {
+            Peer::User(uid) => uid.is_some_and(|uid| uid == 0 || self.uids.contains(&uid)),
+            Peer::Service(role) => role == Role::Policy,
+        };
+        known.then_some(peer).ok_or_else(|| {
+            Refusal(
+                StatusCode::FORBIDDEN,
+                "forbidden",
+                "this user may not read the audit trail; ask as root, or name the user in api_uids"
+                    .to_owned(),
+            )
         })
     }
+}
+
+fn request_id(headers: &HeaderMap) -> Option<&str> {
+    let id = headers.get("x-request-id")?.to_str().ok()?;
+    is_name(id).then_some(id)
+}
+
+/// Whatever is said while a question is answered carries the id that its asker gave it.
+async fn logged(request: Request, next: Next) -> Response {
+    let id = request_id(request.headers());
+    let span = tracing::info_span!("question", request_id = id, path = request.uri().path());
+    async move {
+        let response = next.run(request).await;
+        if !response.status().is_success() {
+            tracing::warn!("answered {}", response.status());
+        }
+        response
+    }
+    .instrument(span)
+    .await
 }
 
 /// The body is taken all the same: a connection that is closed with something unread loses its answer.
@@ -157,6 +207,43 @@ async fn off_thread<T: Send + 'static>(
         })
 }
 
+/// It answers, so it lives.
+async fn health() -> Json<Value> {
+    Json(json!({"alive": true}))
+}
+
+async fn ready(State(api): State<Api>) -> Result<Json<Value>, Refusal> {
+    match api.store.status().broken {
+        None => Ok(Json(json!({"ready": true}))),
+        Some(why) => Err(Refusal(StatusCode::SERVICE_UNAVAILABLE, "not ready", why)),
+    }
+}
+
+async fn metrics(
+    State(api): State<Api>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+) -> Result<Response, Refusal> {
+    api.admit(peer)?;
+    let forwarding: Vec<Forwarding> = api
+        .forwarders
+        .tell()
+        .into_iter()
+        .map(|(name, progress)| Forwarding {
+            name,
+            behind: api.store.behind(progress.place()),
+            progress,
+        })
+        .collect();
+    let text = render(
+        &api.store.status(),
+        &forwarding,
+        api.proof.last(),
+        Micros::now(),
+    );
+    let form = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
+    Ok((form, text).into_response())
+}
+
 async fn status(
     State(api): State<Api>,
     ConnectInfo(peer): ConnectInfo<Peer>,
@@ -164,7 +251,7 @@ async fn status(
 ) -> Result<Json<Value>, Refusal> {
     api.admit(peer)?;
     Ok(Json(
-        json!({"store": api.store.status(), "forwarders": api.forwarders.tell()}),
+        json!({"store": api.store.status(), "forwarders": api.forwarders.tell(), "verified": api.proof.last()}),
     ))
 }
 
@@ -213,9 +300,11 @@ async fn tail(
 async fn export(
     State(api): State<Api>,
     ConnectInfo(peer): ConnectInfo<Peer>,
+    headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Refusal> {
-    let uid = api.admit(peer)?;
+    let peer = api.admit(peer)?;
+    let request_id = request_id(&headers).unwrap_or_default().to_owned();
     let follow: Follow = parse(&body)?;
     let after = follow.place()?;
     let what = serde_json::to_string(&follow.filter).unwrap_or_default();
@@ -224,7 +313,8 @@ async fn export(
         let begun = Begun {
             timestamp: Micros::now(),
             source: Source::Admin,
-            client_address: Some(format!("uid {uid}").into()),
+            request_id: request_id.into(),
+            client_address: Some(peer.to_string().into()),
             http_method: Some("export".into()),
             path: Some(what.into()),
             ..Begun::default()
@@ -245,7 +335,7 @@ async fn prove(
     body: Bytes,
 ) -> Result<Response, Refusal> {
     api.admit(peer)?;
-    let proof: Proof = parse(&body)?;
+    let proof: Anchors = parse(&body)?;
     off_thread(move || {
         let trust = Trust {
             key: Some(api.store.public_key()),

@@ -1,15 +1,15 @@
 //! The service's own configuration, read whole and judged before anything is listened on.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use clawgress_link::mtls::Role;
 use clawgress_link::service::Configuration;
 use serde::Deserialize;
 
 use crate::event::is_name;
-use crate::forward::address::{Collector, SyslogServer};
-use crate::store::{OWN, Retention};
+use crate::store::OWN;
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -20,41 +20,26 @@ pub struct Config {
     /// Who is answered there, root aside.
     pub api_uids: Vec<u32>,
     pub ship_socket: PathBuf,
-    /// Which user ships under which name, alone or with a dash and more behind it.
+    /// Which user of this box ships under which name, and no other.
     pub shippers: BTreeMap<String, u32>,
-    /// Where other services ship over mutual TLS.
+    /// Where services of other boxes ship over mutual TLS.
     #[serde(default)]
     pub ship_listen: Option<SocketAddr>,
+    /// From which address each of their names comes; a name is the role, a dash and more.
+    #[serde(default)]
+    pub peers: BTreeMap<String, IpAddr>,
     pub enrol_socket: PathBuf,
     pub segment_bytes: u64,
     pub checkpoint_seconds: u64,
-    pub retain_days: u32,
-    pub retain_bytes: u64,
     /// Asked for the addresses of collectors.
     pub resolver: SocketAddr,
-    #[serde(default)]
-    pub syslog: Option<Forward>,
-    #[serde(default)]
-    pub otlp: Option<Forward>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Forward {
-    /// `host:port` of a syslog server over TLS, or the URL of a collector.
-    pub to: String,
-    /// A PEM file with who may vouch for it.
-    pub ca: PathBuf,
+    /// The committed revision; it says how long events are kept and where they are sent on to.
+    pub revision: PathBuf,
+    /// Below it lie the files that a revision names.
+    pub files: PathBuf,
 }
 
 impl Config {
-    pub fn retention(&self) -> Retention {
-        Retention {
-            days: self.retain_days,
-            bytes: self.retain_bytes,
-        }
-    }
-
     /// Under which name this user ships.
     pub fn shipper(&self, uid: u32) -> Option<&str> {
         let mut shippers = self.shippers.iter();
@@ -80,33 +65,48 @@ impl Configuration for Config {
                 "shippers: '{name}' is no name; write letters, digits, '-', '_' and '.', and not '{OWN}'"
             ));
         }
+        if let Some((name, shipper)) = self.shippers.iter().find(|(name, shipper)| {
+            let mut others = self.shippers.iter();
+            others.any(|(other, uid)| uid == *shipper && other != *name)
+        }) {
+            return Some(format!(
+                "shippers: user {shipper} has '{name}' and another name; a user ships under one"
+            ));
+        }
+        let of_a_role = |name: &str| {
+            let mut roles = Role::ALL.into_iter().map(Role::word);
+            roles.any(|role| {
+                let rest = name.strip_prefix(role);
+                rest.and_then(|rest| rest.strip_prefix('-'))
+                    .is_some_and(|rest| !rest.is_empty())
+            })
+        };
+        if let Some(name) = self
+            .peers
+            .keys()
+            .find(|name| !is_name(name) || !of_a_role(name) || self.shippers.contains_key(*name))
+        {
+            return Some(format!(
+                "peers: '{name}' is no name of another box's service; write its role, a dash and more, as in gateway-2"
+            ));
+        }
+        for (key, path) in [("revision", &self.revision), ("files", &self.files)] {
+            if !path.is_absolute() {
+                return Some(format!(
+                    "{key} is {}; write an absolute path",
+                    path.display()
+                ));
+            }
+        }
         let numbers = [
             ("segment_bytes", self.segment_bytes, 64 * 1024, 1 << 30),
             ("checkpoint_seconds", self.checkpoint_seconds, 1, 3600),
-            ("retain_days", u64::from(self.retain_days), 1, 36_500),
-            (
-                "retain_bytes",
-                self.retain_bytes,
-                2 * self.segment_bytes.min(1 << 30),
-                1 << 50,
-            ),
         ];
-        if let Some((key, value, least, most)) = numbers
+        let wrong = numbers
             .into_iter()
-            .find(|(_, value, least, most)| !(least..=most).contains(&value))
-        {
-            return Some(format!(
-                "{key} is {value}; it must be between {least} and {most}"
-            ));
-        }
-        let syslog = self.syslog.as_ref().and_then(|forward| {
-            let why = forward.to.parse::<SyslogServer>().err()?;
-            Some(format!("syslog.to is {}; {why}", forward.to))
-        });
-        syslog.or_else(|| {
-            let forward = self.otlp.as_ref()?;
-            let why = forward.to.parse::<Collector>().err()?;
-            Some(format!("otlp.to is {}; {why}", forward.to))
+            .find(|(_, value, least, most)| !(least..=most).contains(&value));
+        wrong.map(|(key, value, least, most)| {
+            format!("{key} is {value}; it must be between {least} and {most}")
         })
     }
 }
@@ -136,7 +136,10 @@ mod tests {
             config.enrol_socket,
             Path::new(clawgress_link::enrol::SOCKET)
         );
-        assert_eq!((config.syslog, config.otlp), (None, None));
+        assert_eq!(
+            config.revision,
+            Path::new(clawgress_link::control::BOOT_REVISION)
+        );
     }
 
     #[test]
@@ -144,21 +147,26 @@ mod tests {
         for (from, to, expected) in [
             ("gateway = 973", "audit = 973", "shippers: 'audit'"),
             ("gateway = 973", "\"a b\" = 973", "shippers: 'a b'"),
-            ("retain_days = 90", "retain_days = 0", "retain_days is 0"),
+            ("gateway = 973", "gateway = 972", "user 972 has 'dns'"),
+            (
+                "[shippers]",
+                "[peers]\nother = \"192.0.2.1\"\n[shippers]",
+                "peers: 'other'",
+            ),
+            (
+                "[shippers]",
+                "[peers]\ngateway-2 = \"there\"\n[shippers]",
+                "invalid IP address",
+            ),
+            (
+                "files = \"/config\"",
+                "files = \"config\"",
+                "files is config",
+            ),
             (
                 "checkpoint_seconds = 60",
                 "checkpoint_seconds = 0",
                 "checkpoint_seconds is 0",
-            ),
-            (
-                "[shippers]",
-                "[syslog]\nto = \"nowhere\"\nca = \"/x\"\n[shippers]",
-                "syslog.to is nowhere",
-            ),
-            (
-                "[shippers]",
-                "[otlp]\nto = \"ftp://x/\"\nca = \"/x\"\n[shippers]",
-                "otlp.to is ftp://x/",
             ),
             ("state = ", "stat = ", "unknown field `stat`"),
         ] {

@@ -27,8 +27,10 @@ pub enum Source {
     Dns,
     Nft,
     Sni,
-    /// Changes, sign-ins, exports, and what the audit trail says of itself.
+    /// Changes, sign-ins, exports.
     Admin,
+    /// What the audit trail says of itself.
+    Audit,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -100,6 +102,9 @@ pub struct Begun<'a> {
     pub label: Option<Text<'a>>,
     #[serde(default, skip_serializing_if = "is_false")]
     pub alert: bool,
+    /// It stands for several that were alike; the first one is described, `folded` says how many.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub fold: bool,
 }
 
 /// What is known when it is over.
@@ -239,6 +244,14 @@ pub fn with_origin(origin: &Origin, queued: &[u8], line: &mut Vec<u8>) -> Option
     .ok()?;
     line.extend_from_slice(fields);
     Some(())
+}
+
+/// A line as it was queued, without its origin. None: it is not of the form that a store writes.
+pub(crate) fn without_origin(line: &[u8]) -> Option<Vec<u8>> {
+    let text = std::str::from_utf8(line).ok()?;
+    let (_, behind) = text.split_once("\"sequence\":")?;
+    let (_, fields) = behind.split_once(',')?;
+    Some(format!("{{{fields}").into_bytes())
 }
 
 /// What may be the name of a gateway or of a queue.

@@ -6,6 +6,7 @@
 //!
 //! Nothing here decides about traffic. What can't be recorded is refused or counted, never lost in silence.
 
+pub mod alerts;
 pub mod api;
 pub mod checksum;
 pub mod config;
@@ -13,6 +14,7 @@ pub mod daemon;
 pub mod disk;
 pub mod event;
 pub mod forward;
+pub mod metrics;
 pub mod query;
 pub mod queue;
 pub mod ship;

@@ -14,6 +14,8 @@ use crate::store::{Line, Place, Store, StoreError};
 pub const MOST_EVENTS: usize = 10_000;
 /// Lines that a page may read.
 const MOST_READ: usize = 100_000;
+/// Text that a page may hold; one event may be longer than what is left.
+const MOST_BYTES: usize = 8 * 1024 * 1024;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -132,7 +134,7 @@ pub fn page(store: &Store, query: &Query) -> Result<Page, QueryError> {
         segments.reverse();
     }
     let mut lines = Vec::new();
-    let mut read = 0;
+    let (mut read, mut bytes) = (0, 0);
     for segment in segments {
         let range = match after.filter(|after| after.segment == segment) {
             None => 0..usize::MAX,
@@ -150,9 +152,10 @@ pub fn page(store: &Store, query: &Query) -> Result<Page, QueryError> {
             read += 1;
             let place = line.place;
             if query.filter.fits(&line.json) {
+                bytes += line.json.len();
                 lines.push(line);
             }
-            if lines.len() == limit || read == MOST_READ {
+            if lines.len() == limit || read == MOST_READ || bytes >= MOST_BYTES {
                 return Ok(Page {
                     lines,
                     next: Some(place),

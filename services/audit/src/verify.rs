@@ -1,5 +1,6 @@
 //! Proving a store by its files alone, without the daemon: every line in its chain, every checkpoint signed, every
-//! segment behind the one before it. Each fault is told by its place.
+//! segment behind the one before it, every queue without a gap but those that the store marked. Each fault is told by
+//! its place.
 //!
 //! What was cut off at the end, or signed anew with another key, only an anchor shows: a checkpoint line that was kept
 //! elsewhere. Nothing here changes a file.
@@ -12,6 +13,7 @@ use serde::Serialize;
 
 use crate::disk::DiskError;
 use crate::store::checkpoint::{self, Checkpoint, Untrue};
+use crate::store::gap::Facts;
 use crate::store::line::{Chain, HeadLine, Kind, Line, Lines, kind};
 use crate::store::number_of;
 
@@ -59,7 +61,23 @@ pub struct Report {
     /// Anchors that nothing here can be held against: what they speak of is gone by retention.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unproven: Vec<String>,
+    /// Events that never came, told by the store when it saw it; the first ones by queue and place.
+    pub missing_events: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<Gap>,
+    /// Files with what lay behind the last good line when the store was opened: nothing of it counts here.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub laid_aside: Vec<String>,
     pub faults: Vec<Fault>,
+}
+
+/// Where a gap is marked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Gap {
+    pub queue: String,
+    pub events: u64,
+    pub place: String,
+    pub line: u64,
 }
 
 /// What the files are held against.
@@ -82,6 +100,10 @@ struct Walk {
     skipped: Option<u64>,
     /// No event since the last checkpoint has been passed over.
     counted: bool,
+    /// The highest sequence of each queue; None: lines were passed over, and the next checkpoint tells.
+    queues: Option<BTreeMap<String, u64>>,
+    /// By queue: missing before its next event, as marked.
+    marked: BTreeMap<String, u64>,
     /// By how many the lines of this segment are off since a fault that added or removed some.
     shift: u64,
     last_checkpoint: Option<Checkpoint>,
@@ -124,23 +146,11 @@ pub fn verify(directory: &Path, trust: &Trust<'_>) -> Result<Report, DiskError> 
             )
         })
         .collect();
-    let mut walk = Walk {
-        report: Report::default(),
-        key: trust.key.map(str::to_owned),
-        before: None,
-        skipped: None,
-        counted: true,
-        shift: 0,
-        last_checkpoint: None,
-        met: BTreeMap::new(),
-        awaited: anchors
-            .iter()
-            .filter_map(|(_, anchor)| Some(anchor.as_ref().ok()?.number))
-            .collect(),
-        store: None,
-        is_last: false,
-        last_pruned: None,
-    };
+    let mut walk = Walk::new(trust.key);
+    walk.awaited = anchors
+        .iter()
+        .filter_map(|(_, anchor)| Some(anchor.as_ref().ok()?.number))
+        .collect();
     let last = files.keys().next_back().copied();
     for (number, name) in &files {
         walk.is_last = Some(*number) == last;
@@ -176,12 +186,49 @@ pub fn verify(directory: &Path, trust: &Trust<'_>) -> Result<Report, DiskError> 
         walk.anchor(text, anchor.as_ref());
     }
     let mut report = walk.report;
+    report.laid_aside = names
+        .iter()
+        .filter(|name| name.strip_suffix(".torn").is_some())
+        .cloned()
+        .collect();
+    report.laid_aside.sort_unstable();
     report.last_checkpoint = walk.last_checkpoint;
     report.good = report.faults.is_empty();
     Ok(report)
 }
 
+/// For fuzzing: any bytes as the only segment of a store, and as what retention left of the one before it.
+pub fn survey(bytes: &[u8]) -> Report {
+    let mut walk = Walk::new(None);
+    let (seal, rest) = bytes.split_at(bytes.len() / 2);
+    walk.pruned(1, "seal", seal);
+    walk.segment(2, "half", rest);
+    let mut walk = Walk::new(None);
+    walk.is_last = true;
+    walk.segment(1, "segment", bytes);
+    walk.report
+}
+
 impl Walk {
+    fn new(key: Option<&str>) -> Self {
+        Self {
+            report: Report::default(),
+            key: key.map(str::to_owned),
+            before: None,
+            skipped: None,
+            counted: true,
+            queues: Some(BTreeMap::new()),
+            marked: BTreeMap::new(),
+            shift: 0,
+            last_checkpoint: None,
+            met: BTreeMap::new(),
+            awaited: Vec::new(),
+            store: None,
+            is_last: false,
+            last_pruned: None,
+        }
+    }
+
     fn fault(&mut self, place: &str, line: Option<u64>, byte: Option<usize>, what: String) {
         if self.report.faults.len() < MOST_FAULTS {
             self.report.faults.push(Fault {
@@ -205,11 +252,13 @@ impl Walk {
                     _ => format!("segments {} to {} are missing", before + 1, number - 1),
                 };
                 self.counted = false;
+                self.queues = None;
                 self.fault(name, None, None, format!("{missing} before it"));
                 self.before = None;
             }
             None if number != 1 => {
                 self.counted = false;
+                self.queues = None;
                 self.fault(
                     name,
                     None,
@@ -218,6 +267,52 @@ impl Walk {
                 );
             }
             _ => {}
+        }
+    }
+
+    /// Takes the queues up again as a signed checkpoint has them.
+    fn resume_queues(&mut self, checkpoint: &Checkpoint) {
+        self.queues = Some(checkpoint.gateways.clone());
+        self.marked.clear();
+    }
+
+    /// Holds an event against the one of its queue before it.
+    fn follow(&mut self, name: &str, line: &Line<'_>) {
+        let place = (Some(line.number + 1), Some(line.offset));
+        let Ok(facts) = serde_json::from_slice::<Facts<'_>>(line.json) else {
+            return self.fault(
+                name,
+                place.0,
+                place.1,
+                "an event that can't be read".to_owned(),
+            );
+        };
+        if let Some((queue, events)) = facts.missing() {
+            self.report.missing_events = self.report.missing_events.saturating_add(events);
+            if self.report.missing.len() < MOST_FAULTS {
+                self.report.missing.push(Gap {
+                    queue: queue.to_owned(),
+                    events,
+                    place: name.to_owned(),
+                    line: line.number + 1,
+                });
+            }
+            let marked = self.marked.entry(queue.to_owned()).or_default();
+            *marked = marked.saturating_add(events);
+        }
+        let Some(queues) = &mut self.queues else {
+            return;
+        };
+        let queue = facts.of_queue();
+        let marked = self.marked.remove(&queue).unwrap_or(0);
+        let last = queues.insert(queue.clone(), facts.sequence).unwrap_or(0);
+        let expected = last.saturating_add(marked).saturating_add(1);
+        if facts.sequence != expected {
+            let what = format!(
+                "event {} of {queue}, and {expected} would be next; no line tells of a gap",
+                facts.sequence
+            );
+            self.fault(name, place.0, place.1, what);
         }
     }
 
@@ -289,6 +384,7 @@ impl Walk {
         self.report.events = checkpoint.events;
         self.report.unsigned = 0;
         self.counted = true;
+        self.resume_queues(&checkpoint);
         self.last_checkpoint = Some(checkpoint);
     }
 

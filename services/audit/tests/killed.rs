@@ -111,8 +111,8 @@ fn exactly_one_event_for_each_request_whoever_is_killed() {
     let uid = nix::unistd::getuid().as_raw();
     let config = format!(
         "state = \"{0}/state\"\napi_socket = \"{0}/run/api.sock\"\napi_uids = []\nship_socket = \"{0}/run/ship.sock\"\n\
-         enrol_socket = \"{0}/none\"\nsegment_bytes = 1048576\ncheckpoint_seconds = 1\nretain_days = 1000\n\
-         retain_bytes = 10000000000\nresolver = \"127.0.0.1:53\"\n[shippers]\ngateway = {uid}\n",
+         enrol_socket = \"{0}/none\"\nsegment_bytes = 1048576\ncheckpoint_seconds = 1\n\
+         resolver = \"127.0.0.1:53\"\nrevision = \"{0}/boot.json\"\nfiles = \"{0}/config\"\n[shippers]\ngateway = {uid}\n",
         place.display()
     );
     std::fs::write(place.join("audit.toml"), config).unwrap();

@@ -10,6 +10,7 @@ use clawgress_audit::ship::{ShipError, ship};
 use clawgress_link::ca::Authority;
 use clawgress_link::mtls::{self, Credentials, Role, Stored};
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 fn stored(authority: &Authority, role: Role) -> Stored {
@@ -46,7 +47,7 @@ async fn a_service_ships_under_its_roles_name_alone() {
     let config = format!(
         "state = \"{0}/state\"\napi_socket = \"{0}/api.sock\"\napi_uids = []\nship_socket = \"{0}/ship.sock\"\n\
          ship_listen = \"{address}\"\nenrol_socket = \"{0}/none\"\nsegment_bytes = 65536\ncheckpoint_seconds = 1\n\
-         retain_days = 1\nretain_bytes = 10000000000\nresolver = \"127.0.0.1:53\"\n[shippers]\n",
+         resolver = \"127.0.0.1:53\"\nrevision = \"{0}/boot.json\"\nfiles = \"{0}/config\"\n[shippers]\n[peers]\ngateway-2 = \"127.0.0.1\"\ngateway-4 = \"192.0.2.4\"\n",
         place.display()
     );
     std::fs::write(place.join("audit.toml"), config).unwrap();
@@ -87,9 +88,34 @@ async fn a_service_ships_under_its_roles_name_alone() {
             .await
             .is_err()
     );
+    // Neither as this box's own gateway, nor as one that the configuration does not have at this address.
+    for name in ["gateway", "gateway-3", "gateway-4"] {
+        let refused = try_as(Arc::clone(&gateway), name).await.unwrap_err();
+        assert!(matches!(&refused, ShipError::Refused(_)), "{refused}");
+    }
     assert_eq!(queue.status().waiting, 1);
-    try_as(gateway, "gateway-2").await.unwrap();
+    try_as(Arc::clone(&gateway), "gateway-2").await.unwrap();
     assert_eq!(queue.status().waiting, 0);
+    // The policy service of another box may ask at the same door, and no other role.
+    let ask_as = async |credentials: Arc<Credentials>| {
+        let connector = mtls::client(&credentials, &[Role::Audit]).unwrap();
+        let stream = TcpStream::connect(address).await.unwrap();
+        let name = ServerName::try_from("clawgress").unwrap();
+        let mut stream = connector.connect(name, stream).await.unwrap();
+        let question = "POST /audit/query HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+        stream.write_all(question.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        // A peer that is not answered is cut off.
+        let _ = stream.read_to_end(&mut answer).await;
+        String::from_utf8(answer).unwrap()
+    };
+    let policy = Credentials::of(stored(&authority, Role::Policy)).unwrap();
+    let answer = ask_as(policy).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.contains("\"gateway\":\"gateway-2\""),
+        "{answer}"
+    );
+    assert_eq!(ask_as(gateway).await, "");
     service.kill().unwrap();
     service.wait().unwrap();
 }

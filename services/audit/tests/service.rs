@@ -30,8 +30,8 @@ fn service() -> Service {
     let uid = nix::unistd::getuid().as_raw();
     let config = format!(
         "state = \"{0}/state\"\napi_socket = \"{0}/api.sock\"\napi_uids = [{uid}]\nship_socket = \"{0}/ship.sock\"\n\
-         enrol_socket = \"{0}/none\"\nsegment_bytes = 65536\ncheckpoint_seconds = 1\nretain_days = 1\n\
-         retain_bytes = 10000000000\nresolver = \"127.0.0.1:53\"\n[shippers]\ngateway = {uid}\n",
+         enrol_socket = \"{0}/none\"\nsegment_bytes = 65536\ncheckpoint_seconds = 1\n\
+         resolver = \"127.0.0.1:53\"\nrevision = \"{0}/boot.json\"\nfiles = \"{0}/config\"\n[shippers]\ngateway = {uid}\n",
         place.display()
     );
     std::fs::write(place.join("audit.toml"), config).unwrap();
@@ -64,6 +64,19 @@ impl Service {
             stream,
             "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
+        )
+        .unwrap();
+        BufReader::new(stream)
+    }
+
+    fn get(&self, path: &str) -> BufReader<UnixStream> {
+        let mut stream = UnixStream::connect(self.path().join("api.sock")).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
         )
         .unwrap();
         BufReader::new(stream)
@@ -103,7 +116,7 @@ impl Service {
             let stream = tokio::net::UnixStream::connect(self.path().join("ship.sock"))
                 .await
                 .unwrap();
-            ship(stream, &mut queue.reader(), "gateway-1", true)
+            ship(stream, &mut queue.reader(), "gateway", true)
                 .await
                 .unwrap();
         });
@@ -165,7 +178,7 @@ fn questions_streams_and_proofs() {
     assert_eq!(
         exported
             .iter()
-            .filter(|event| event["gateway"] == "gateway-1")
+            .filter(|event| event["gateway"] == "gateway")
             .count(),
         330
     );
@@ -188,6 +201,34 @@ fn questions_streams_and_proofs() {
     );
     let (_, status) = service.ask("/audit/status", &json!({}));
     assert_eq!(status[0]["store"]["events"], 331);
+    let mut metrics = String::new();
+    service
+        .get("/metrics")
+        .read_to_string(&mut metrics)
+        .unwrap();
+    for line in [
+        "# TYPE clawgress_audit_events_received_total counter",
+        "clawgress_audit_events_received_total 330",
+        "clawgress_audit_events_duplicate_total 0",
+        "clawgress_audit_events_missing_total 0",
+        "clawgress_audit_events_total 331",
+        "clawgress_audit_ready 1",
+        "clawgress_audit_unsigned_events 0",
+    ] {
+        assert!(
+            metrics.lines().any(|found| found == line),
+            "{line}: {metrics}"
+        );
+    }
+    assert!(
+        metrics.contains("clawgress_audit_checkpoint_age_seconds "),
+        "{metrics}"
+    );
+    for path in ["/health", "/ready"] {
+        let mut text = String::new();
+        service.get(path).read_to_string(&mut text).unwrap();
+        assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+    }
 
     for (path, body, code, word) in [
         (
@@ -206,6 +247,45 @@ fn questions_streams_and_proofs() {
             "{path}: {status} {answer:?}"
         );
     }
+}
+
+/// A user ships under its own name alone; that it tried another one is told once, however often it tries.
+#[test]
+fn a_refused_shipper_is_told_once() {
+    let service = service();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let queue = Queue::open(&service.path().join("queue"), Settings::default()).unwrap();
+    queue.whole(&Begun::default(), &Outcome::default()).unwrap();
+    for name in ["gateway-2", "dns", "gateway-2"] {
+        let refused = runtime.block_on(async {
+            queue.flush().await.unwrap();
+            let stream = tokio::net::UnixStream::connect(service.path().join("ship.sock"))
+                .await
+                .unwrap();
+            ship(stream, &mut queue.reader(), name, true).await
+        });
+        assert!(refused.unwrap_err().to_string().contains(name));
+    }
+    let ask = || {
+        let wanted = json!({"where": {"source": "audit", "reason": "shipper-refused"}});
+        let (_, found) = service.ask("/audit/query", &wanted);
+        found[0]["events"].as_array().unwrap().clone()
+    };
+    let until = Instant::now() + Duration::from_secs(10);
+    while ask().is_empty() {
+        assert!(Instant::now() < until);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let told = ask();
+    assert_eq!(
+        (told.len(), &told[0]["alert"]),
+        (1, &json!(true)),
+        "{told:?}"
+    );
+    assert!(
+        told[0]["path"].as_str().unwrap().contains("'gateway-2'"),
+        "{told:?}"
+    );
 }
 
 #[test]

@@ -53,6 +53,7 @@ struct State {
     steps: Vec<Step>,
     files: usize,
     full: bool,
+    full_for_writes: bool,
     broken: bool,
 }
 
@@ -77,6 +78,11 @@ impl Simulated {
     /// From now on every new file fails for lack of space.
     pub(crate) fn fill(&self, full: bool) {
         self.state().full = full;
+    }
+
+    /// From now on every write fails for lack of space: no room was set aside.
+    pub(crate) fn fill_writes(&self, full: bool) {
+        self.state().full_for_writes = full;
     }
 
     /// From now on every sync fails.
@@ -245,6 +251,9 @@ impl Disk for Simulated {
 impl Sheet for Handle {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.disk.state();
+        if state.full_for_writes {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let content = state.now.files.get_mut(&self.file).ok_or_else(missing)?;
         write(content, offset, bytes, || true);
         drop(state);

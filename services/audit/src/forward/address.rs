@@ -13,9 +13,9 @@ use hickory_proto::rr::{Name, RData, RecordType};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
 use super::ForwardError;
 
@@ -73,48 +73,69 @@ impl FromStr for SyslogServer {
     }
 }
 
-/// As in `https://collector.example.com:4318/v1/logs`.
+/// As in `https://collector.example.com:4318/v1/logs`; `http` is for those who must: a commit warns of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Collector {
     pub host: Host,
     pub path: String,
+    pub tls: bool,
 }
 
 impl FromStr for Collector {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let collector = text.strip_prefix("https://").and_then(|rest| {
+        let plain = text.strip_prefix("http://").map(|rest| (rest, false));
+        let rest = plain.or_else(|| Some((text.strip_prefix("https://")?, true)));
+        let collector = rest.and_then(|(rest, tls)| {
             let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
             let path = if path.is_empty() { "/v1/logs" } else { path };
             let printable = path
                 .bytes()
                 .all(|byte| byte.is_ascii_graphic() && byte != b'#');
             Some(Self {
-                host: host(authority, Some(443)).filter(|_| printable)?,
+                host: host(authority, Some(if tls { 443 } else { 80 })).filter(|_| printable)?,
                 path: path.to_owned(),
+                tls,
             })
         });
         collector.ok_or("write an https URL, as in https://collector.example.com:4318/v1/logs")
     }
 }
 
+/// Either way of sending.
+pub(super) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl fmt::Debug for dyn Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a connection")
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+
 /// Connects to one host, believing these authorities alone.
 pub struct Reach {
     pub host: Host,
     resolver: SocketAddr,
-    tls: TlsConnector,
+    /// None: without TLS.
+    tls: Option<TlsConnector>,
 }
 
 impl Reach {
-    pub fn new(host: Host, ca: &Path, resolver: SocketAddr) -> Result<Self, ForwardError> {
+    /// `ca` is for messages; `pem` is what it holds.
+    pub fn new(
+        host: Host,
+        ca: &Path,
+        pem: &[u8],
+        resolver: SocketAddr,
+    ) -> Result<Self, ForwardError> {
         let failed = |why: String| ForwardError::Authority {
             path: ca.to_owned(),
             why,
         };
-        let pem = std::fs::read(ca).map_err(|error| failed(error.to_string()))?;
         let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(&pem) {
+        for certificate in CertificateDer::pem_slice_iter(pem) {
             let certificate = certificate.map_err(|error| failed(format!("{error:?}")))?;
             roots
                 .add(certificate)
@@ -132,8 +153,16 @@ impl Reach {
         Ok(Self {
             host,
             resolver,
-            tls: TlsConnector::from(Arc::new(config)),
+            tls: Some(TlsConnector::from(Arc::new(config))),
         })
+    }
+
+    pub fn plain(host: Host, resolver: SocketAddr) -> Self {
+        Self {
+            host,
+            resolver,
+            tls: None,
+        }
     }
 
     pub(super) fn failed(&self, why: impl fmt::Display) -> ForwardError {
@@ -143,7 +172,7 @@ impl Reach {
         }
     }
 
-    pub(super) async fn connect(&self) -> Result<TlsStream<TcpStream>, ForwardError> {
+    pub(super) async fn connect(&self) -> Result<Box<dyn Wire>, ForwardError> {
         let unreachable = |why: String| ForwardError::Reach {
             to: self.host.to_string(),
             why,
@@ -155,11 +184,16 @@ impl Reach {
             let attempt = async {
                 let stream = TcpStream::connect((address, self.host.port)).await?;
                 stream.set_nodelay(true)?;
-                self.tls.connect(name.clone(), stream).await
+                Ok(match &self.tls {
+                    Some(tls) => {
+                        Box::new(tls.connect(name.clone(), stream).await?) as Box<dyn Wire>
+                    }
+                    None => Box::new(stream),
+                })
             };
             match tokio::time::timeout(CONNECT_DEADLINE, attempt).await {
                 Ok(Ok(stream)) => return Ok(stream),
-                Ok(Err(error)) => last = format!("{address}: {error}"),
+                Ok(Err::<_, std::io::Error>(error)) => last = format!("{address}: {error}"),
                 Err(_) => last = format!("{address}: no connection within {CONNECT_DEADLINE:?}"),
             }
         }
@@ -265,8 +299,10 @@ mod tests {
         );
         let collector: Collector = "https://[::1]:4318/x".parse().unwrap();
         assert_eq!((collector.host.port, collector.path.as_str()), (4318, "/x"));
+        let collector: Collector = "http://c.example.com/x".parse().unwrap();
+        assert_eq!((collector.host.port, collector.tls), (80, false));
         for wrong in [
-            "http://c.example.com",
+            "ftp://c.example.com",
             "https://",
             "https://c/ x",
             "c.example.com",

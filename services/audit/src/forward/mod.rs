@@ -16,13 +16,15 @@ use std::time::Duration;
 use clawgress_link::durable;
 use serde::Serialize;
 
-use crate::event::{Begun, Decision, Micros, Outcome, Source};
+use crate::alerts::Alerts;
 use crate::query::{Query, page};
 use crate::store::{Line, Place, Store};
 pub use otlp::Otlp;
 pub use syslog::Syslog;
 
 const BATCH: usize = 1000;
+/// Of the events' text; one event may be longer than what is left. On the wire a batch is a few times as long.
+const BATCH_BYTES: usize = 1024 * 1024;
 /// What comes within this time goes together.
 const GATHER: Duration = Duration::from_millis(500);
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -86,12 +88,33 @@ pub struct Progress {
     pub outage: Option<String>,
 }
 
+impl Progress {
+    /// Up to where the collector has everything; None: it has nothing yet.
+    pub fn place(&self) -> Option<Place> {
+        self.after.as_deref()?.parse().ok()
+    }
+}
+
 impl Watch {
     pub fn tell(&self) -> BTreeMap<&'static str, Progress> {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// From this segment on, not every collector has everything; None: there is no collector.
+    pub fn awaited(&self) -> Option<u64> {
+        let forwarders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let segments = forwarders
+            .values()
+            .map(|progress| progress.place().map_or(0, |place| place.segment));
+        segments.min()
+    }
+
+    pub(crate) fn forget(&self, name: &str) {
+        let mut forwarders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        forwarders.remove(name);
     }
 
     fn change(&self, name: &'static str, change: impl FnOnce(&mut Progress)) {
@@ -101,7 +124,7 @@ impl Watch {
 }
 
 /// Forwards for as long as it is polled.
-pub async fn keep(store: Arc<Store>, sender: Sender, state: &Path, watch: Watch) {
+pub async fn keep(store: Arc<Store>, sender: Sender, state: &Path, watch: Watch, alerts: Alerts) {
     let name = sender.name();
     let cursor = state.join(format!("{name}.cursor"));
     let mut at = place_in(&cursor);
@@ -142,15 +165,18 @@ pub async fn keep(store: Arc<Store>, sender: Sender, state: &Path, watch: Watch)
                     );
                 }
                 pause = FIRST_PAUSE;
-                if std::mem::take(&mut outage) {
-                    alert(&store, name, "forwarding-resumed", None).await;
-                }
+                alerts
+                    .ends(name, "forwarding-resumed", name.to_owned())
+                    .await;
+                outage = false;
             }
             Err(error) => {
                 if !std::mem::replace(&mut outage, true) {
                     tracing::error!("{error}; events wait in the store and follow when it is back");
-                    alert(&store, name, "forwarding-stopped", Some(&error)).await;
                 }
+                alerts
+                    .begins(name, "forwarding-stopped", format!("{name}: {error}"))
+                    .await;
                 watch.change(name, |progress| progress.outage = Some(error.to_string()));
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
@@ -168,32 +194,15 @@ async fn read(store: &Arc<Store>, after: Option<Place>) -> Result<Vec<Line>, Str
     };
     let read = tokio::task::spawn_blocking(move || page(&store, &query)).await;
     let page = read.map_err(|error| error.to_string())?;
-    Ok(page.map_err(|error| error.to_string())?.lines)
-}
-
-/// One event for each change, not for each attempt.
-async fn alert(store: &Arc<Store>, name: &str, reason: &'static str, error: Option<&ForwardError>) {
-    let begun = Begun {
-        timestamp: Micros::now(),
-        source: Source::Admin,
-        path: Some(
-            error
-                .map_or_else(|| name.to_owned(), |error| format!("{name}: {error}"))
-                .into(),
-        ),
-        alert: true,
-        ..Begun::default()
-    };
-    let outcome = Outcome {
-        decision: Decision::Notice,
-        reason: Some(reason.into()),
-        ..Outcome::default()
-    };
-    let store = Arc::clone(store);
-    let noted = tokio::task::spawn_blocking(move || store.note(&begun, &outcome)).await;
-    if let Ok(Err(error)) = noted {
-        tracing::error!("recording an alert: {error}");
-    }
+    let mut lines = page.map_err(|error| error.to_string())?.lines;
+    let mut bytes = 0;
+    let fitting = lines.iter().take_while(|line| {
+        bytes += line.json.len();
+        bytes <= BATCH_BYTES
+    });
+    let fitting = fitting.count().max(1);
+    lines.truncate(fitting);
+    Ok(lines)
 }
 
 /// None: from the beginning on. A cursor that can't be read means that events go twice, not that some do not go.

@@ -58,6 +58,7 @@ pub(super) fn frame(json: &str, text: &mut Vec<u8>) {
         Source::Nft => "nft",
         Source::Sni => "sni",
         Source::Admin => "admin",
+        Source::Audit => "audit",
     };
     let gateway = match event.origin.gateway.as_str() {
         "" => "-",

@@ -61,7 +61,9 @@ impl Lab {
             name: name.to_owned(),
             port,
         };
-        Reach::new(host, &self.directory.path().join("ca.pem"), resolver).unwrap()
+        let ca = self.directory.path().join("ca.pem");
+        let pem = std::fs::read(&ca).unwrap();
+        Reach::new(host, &ca, &pem, resolver).unwrap()
     }
 
     fn add(&self, range: std::ops::Range<u64>) {
@@ -77,7 +79,10 @@ impl Lab {
         );
         let told = watch.clone();
         (
-            tokio::spawn(async move { super::keep(store, sender, &state, watch).await }),
+            tokio::spawn(async move {
+                let alerts = Alerts::new(Arc::clone(&store));
+                super::keep(store, sender, &state, watch, alerts).await;
+            }),
             told,
         )
     }
@@ -320,15 +325,102 @@ async fn a_collector_of_another_authority_gets_nothing() {
         name: "127.0.0.1".to_owned(),
         port,
     };
-    std::fs::write(lab.directory.path().join("empty"), "").unwrap();
-    for (file, why) in [
-        ("empty", "no certificate in it"),
-        ("absent", "No such file"),
+    let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    for (pem, why) in [
+        ("", "no certificate in it"),
+        (broken, "reading /config/ca.pem"),
     ] {
-        let error = Reach::new(host.clone(), &lab.directory.path().join(file), nowhere())
+        let ca = std::path::Path::new("/config/ca.pem");
+        let error = Reach::new(host.clone(), ca, pem.as_bytes(), nowhere())
             .err()
             .unwrap()
             .to_string();
         assert!(error.contains(why), "{error}");
     }
+}
+
+/// However long the events are, a batch has a bounded size.
+#[tokio::test]
+async fn a_batch_is_bounded_in_bytes() {
+    let lab = lab();
+    let long = |sequence: u64| {
+        let mut event = queued(sequence, "a", 0);
+        let path = format!(",\"path\":\"{}\"}}", "x".repeat(30_000));
+        event.text.pop();
+        event.text.extend_from_slice(path.as_bytes());
+        event
+    };
+    for from in (1..401).step_by(50) {
+        let records: Vec<_> = (from..from + 50).map(long).collect();
+        lab.store.append("gw", "q", &records).unwrap();
+    }
+    let whole = Query {
+        limit: 1000,
+        ..Query::default()
+    };
+    let first = page(&lab.store, &whole).unwrap();
+    assert!(
+        first.lines.len() < 300 && first.next.is_some(),
+        "{}",
+        first.lines.len()
+    );
+    let mut at = None;
+    let mut seen = 0;
+    loop {
+        let lines = read(&lab.store, at).await.unwrap();
+        let Some(last) = lines.last() else { break };
+        let bytes: usize = lines.iter().map(|line| line.json.len()).sum();
+        assert!(bytes <= BATCH_BYTES && lines.len() <= BATCH);
+        let body = serde_json::to_vec(&otlp::export(&lines)).unwrap();
+        assert!(body.len() < 4 * BATCH_BYTES, "{}", body.len());
+        at = Some(last.place);
+        seen += lines.len();
+    }
+    assert_eq!((seen, lab.store.behind(at)), (400, 0));
+    assert_eq!(lab.store.behind(None), 400);
+}
+
+#[tokio::test]
+async fn an_outage_is_told_once_however_long_it_lasts() {
+    let lab = lab();
+    let alerts = Alerts::new(Arc::clone(&lab.store));
+    for _ in 0..5 {
+        alerts
+            .begins("otlp", "forwarding-stopped", "away".to_owned())
+            .await;
+    }
+    alerts
+        .ends("otlp", "forwarding-resumed", "back".to_owned())
+        .await;
+    alerts
+        .ends("otlp", "forwarding-resumed", "back".to_owned())
+        .await;
+    // So soon that it is the same outage.
+    alerts
+        .begins("otlp", "forwarding-stopped", "away".to_owned())
+        .await;
+    alerts
+        .ends("otlp", "forwarding-resumed", "back".to_owned())
+        .await;
+    let told: Vec<_> = read(&lab.store, None)
+        .await
+        .unwrap()
+        .iter()
+        .map(|line| Event::parse(line.json.as_bytes()).unwrap())
+        .map(|event| {
+            (
+                event.begun.source,
+                event.outcome.reason.unwrap(),
+                event.begun.alert,
+            )
+        })
+        .collect();
+    let source = crate::event::Source::Audit;
+    assert_eq!(
+        told,
+        [
+            (source, "forwarding-stopped".into(), true),
+            (source, "forwarding-resumed".into(), false)
+        ]
+    );
 }

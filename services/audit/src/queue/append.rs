@@ -6,6 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::files::{Queueing, Spare};
+use super::folds::Folds;
 use super::record::{HEADER, Kind, header};
 use super::{OUTCOME_ROOM, Refused, Shared, Status};
 use crate::checksum::crc32c;
@@ -53,6 +54,11 @@ pub(super) struct Inner {
     /// Bytes appended since this process began.
     pub(super) position: u64,
     pub(super) acknowledged: u64,
+    /// Of files that were removed, the highest sequence: up to it nothing is here any more.
+    pub(super) gone: u64,
+    /// Ends that the disk did not take; before anything else is taken, they are.
+    pub(super) unended: VecDeque<(u64, Box<[u8]>)>,
+    pub(super) folds: Folds,
     /// Highest sequence that is on disk.
     pub(super) durable_sequence: u64,
     pub(super) broken: Option<String>,
@@ -74,7 +80,7 @@ impl Open {
         end_room(self.body.len())
     }
 
-    fn text(&self) -> &[u8] {
+    pub(super) fn text(&self) -> &[u8] {
         self.body.get(usize::from(self.owner)..).unwrap_or_default()
     }
 }
@@ -122,29 +128,52 @@ impl Inner {
         Ok(self.position)
     }
 
-    /// Never refused: room was set aside when it began.
+    /// Never refused: room was set aside when it began. A disk that has none all the same is asked again until it has.
     pub(super) fn end(&mut self, shared: &Shared, number: u64, outcome: &[u8]) {
-        let Some(open) = self.begun.remove(&number) else {
-            return;
-        };
-        self.reserved = self.reserved.saturating_sub(open.reserve());
-        if let Some(file) = self.files.iter_mut().find(|file| file.number == open.file) {
-            file.open -= 1;
+        if self.write_end(shared, number, outcome).is_err() && self.broken.is_none() {
+            self.unended.push_back((number, outcome.into()));
+            shared.touched();
         }
+        // What a broken queue has not taken is begun on disk, and ends when it is opened again.
+    }
+
+    pub(super) fn retry_ends(&mut self, shared: &Shared) -> Result<(), Refused> {
+        while let Some((number, outcome)) = self.unended.pop_front() {
+            if let Err(error) = self.write_end(shared, number, &outcome) {
+                self.unended.push_front((number, outcome));
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// It has begun until its end is written: so long its file stays.
+    fn write_end(&mut self, shared: &Shared, number: u64, outcome: &[u8]) -> Result<(), Refused> {
+        let Some(open) = self.begun.get(&number) else {
+            return Ok(());
+        };
+        let owner = open.owner;
         let mut bytes = std::mem::take(&mut self.scratch);
         bytes.clear();
         bytes.resize(HEADER, 0);
-        bytes.extend_from_slice(open.text());
+        bytes.extend_from_slice(&open.body);
         bytes.extend_from_slice(outcome);
         let sum = crc32c(0, bytes.get(HEADER..).unwrap_or_default());
         let mut content = Content {
             bytes: &mut bytes,
-            owner: 0,
+            owner,
             sum,
         };
-        // An error has been told and has closed the queue; what began is on record and ends when it is opened again.
-        let _ = self.append_event(shared, Kind::Ended, number, &mut content);
+        let written = self.append_event(shared, Kind::Ended, number, &mut content);
         self.scratch = bytes;
+        written?;
+        if let Some(open) = self.begun.remove(&number) {
+            self.reserved = self.reserved.saturating_sub(open.reserve());
+            if let Some(file) = self.files.iter_mut().find(|file| file.number == open.file) {
+                file.open -= 1;
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn append_event(
@@ -221,6 +250,7 @@ impl Inner {
         if let Some(broken) = &self.broken {
             return Err(Refused::Broken(broken.clone()));
         }
+        self.retry_ends(shared)?;
         let settings = &shared.settings;
         let allotted = settings.share_per_agent.max(2 * settings.file_bytes());
         if self.shares.get(owner).copied().unwrap_or(0) + charge > allotted {

@@ -144,6 +144,7 @@ impl Inner {
             .sync_names()
             .map_err(DiskError::of("syncing the removal of", path))?;
         if let Some(removed) = self.files.pop_front() {
+            self.gone = removed.last_sequence.max(self.gone);
             for (owner, bytes) in removed.charges {
                 if let Some(share) = self.shares.get_mut(&owner) {
                     *share = share.saturating_sub(bytes);

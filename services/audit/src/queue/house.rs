@@ -22,15 +22,23 @@ impl Shared {
         loop {
             let stop = self.stop.load(Ordering::Acquire);
             if !stop && !self.dirty.load(Ordering::Acquire) {
-                std::thread::park();
-                continue;
+                let patience = self.lock().patience();
+                let Some(patience) = patience else {
+                    std::thread::park();
+                    continue;
+                };
+                std::thread::park_timeout(patience);
             }
+            self.end_folds(stop);
+            let ended = self.lock().retry_ends(self);
             if !stop && self.settings.durability == Durability::Batch {
                 std::thread::park_timeout(INTERVAL);
             }
             self.dirty.store(false, Ordering::Release);
             self.sync_all();
-            if let Err(error) = self.tidy()
+            // What goes makes room, so this is done though an end found none.
+            let kept = self.tidy();
+            if let Err(error) = ended.and(kept)
                 && complained.is_none_or(|at| at.elapsed() > COMPLAINT)
             {
                 tracing::warn!("keeping the audit queue in order: {error}");
@@ -163,7 +171,7 @@ impl Shared {
         for (owner, count) in dropped {
             let begun = Begun {
                 timestamp: Micros::now(),
-                source: Source::Admin,
+                source: Source::Audit,
                 agent_id: (!owner.is_empty()).then(|| owner.as_ref().into()),
                 alert: true,
                 ..Begun::default()

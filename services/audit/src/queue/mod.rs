@@ -4,6 +4,8 @@
 //! died becomes an event marked `interrupted`. When `begin` or `whole` has returned, the record survives the death of
 //! this process; with [`Durability::Strict`] it survives that of the machine, otherwise it does after a tenth of a second.
 //!
+//! Denials of nobody in particular may be folded, see `folds`; anything else is an event of its own.
+//!
 //! Backpressure: a queue never holds more than `max_bytes`, room for the end of every begun request included, and no
 //! agent more than its share. What is over that is refused, or counted and told as one event when there is room again.
 //!
@@ -11,6 +13,7 @@
 
 mod append;
 mod files;
+mod folds;
 mod house;
 mod lanes;
 mod read;
@@ -33,10 +36,12 @@ use crate::event::{self, Begun, Decision, EventError, LONGEST, Outcome};
 use append::{Content, Inner};
 
 pub use lanes::{Lane, lanes};
-pub use read::{Queued, Reader};
+pub use read::{Beside, Queued, Reader};
 
 /// How long an append may wait for its sync.
 const INTERVAL: Duration = Duration::from_millis(50);
+/// Until what a full disk has held up is tried again.
+const RETRY: Duration = Duration::from_secs(1);
 /// An outcome's text is at most this long; room for it is set aside when a request begins.
 const OUTCOME_ROOM: usize = 1024;
 
@@ -249,15 +254,15 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         if let Some(number) = self.number.take() {
-            self.shared.end(number, &interrupted());
+            // Begun was only what had been allowed.
+            self.shared.end(number, &interrupted(Decision::Allow));
         }
     }
 }
 
-/// Begun was only what had been allowed.
-fn interrupted() -> Outcome<'static> {
+fn interrupted(decision: Decision) -> Outcome<'static> {
     Outcome {
-        decision: Decision::Allow,
+        decision,
         interrupted: true,
         ..Outcome::default()
     }
@@ -292,6 +297,10 @@ impl Shared {
 
     /// None: counted, not recorded.
     fn whole(&self, begun: &Begun<'_>, outcome: &Outcome<'_>) -> Result<Option<u64>, Refused> {
+        // Where a fold finds no room, neither does the event; its refusal says why.
+        if let Ok(Some(position)) = self.fold(begun, outcome) {
+            return Ok(Some(position));
+        }
         with_content(begun, Some(outcome), |content| {
             let mut inner = self.lock();
             match inner.whole(self, content) {
@@ -413,5 +422,7 @@ fn owner_of<'a>(begun: &'a Begun<'_>) -> &'a str {
 
 #[cfg(test)]
 mod crash_tests;
+#[cfg(test)]
+mod hold_tests;
 #[cfg(test)]
 mod tests;

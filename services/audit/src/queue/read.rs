@@ -1,12 +1,14 @@
 //! Reading a lane for shipping: events in the order of their numbers, and only what no power cut can take back. An
 //! event that had been shipped and was then lost here would give its number to another.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
 use super::files::Queueing;
-use super::{Shared, record};
+use super::lanes::{Lane, lanes};
+use super::{Settings, Shared, record};
 use crate::disk::{DiskError, Sheet};
 
 const CHUNK: u64 = 256 * 1024;
@@ -23,6 +25,20 @@ pub struct Reader {
     durable: watch::Receiver<u64>,
     file: u64,
     offset: u64,
+}
+
+/// Where a queue's other lanes are.
+#[derive(Debug, Clone)]
+pub struct Beside {
+    directory: Option<PathBuf>,
+    pub settings: Settings,
+}
+
+impl Beside {
+    /// Those whose processes are gone.
+    pub fn orphans(&self) -> Result<Vec<Lane>, DiskError> {
+        self.directory.as_deref().map_or(Ok(Vec::new()), lanes)
+    }
 }
 
 struct Here {
@@ -50,6 +66,23 @@ impl Reader {
             text.push_str(&format!("{byte:02x}"));
         }
         text
+    }
+
+    /// Up to this sequence nothing is here any more, because it was acknowledged.
+    pub fn gone(&self) -> u64 {
+        self.shared.lock().gone
+    }
+
+    pub fn beside(&self) -> Beside {
+        Beside {
+            directory: self.shared.disk.place().parent().map(Path::to_owned),
+            settings: self.shared.settings,
+        }
+    }
+
+    /// The highest sequence that there ever was.
+    pub fn last(&self) -> u64 {
+        self.shared.lock().next_sequence - 1
     }
 
     /// Reads from the oldest file on again.

@@ -9,9 +9,11 @@ use tokio::sync::watch;
 
 use super::append::{Inner, Open};
 use super::files::{Queueing, random};
+use super::folds::{Folds, interrupted_as};
 use super::record::{FileHeader, Kind, Scan, file_name, number_of};
 use super::{OpenError, Refused, Settings, Shared, interrupted};
 use crate::disk::{Disk, DiskError, read_all};
+use crate::event::Decision;
 
 #[derive(Default)]
 struct Found {
@@ -47,6 +49,9 @@ impl Shared {
             dropped_ever: 0,
             position: 0,
             acknowledged: found.first_sequence.unwrap_or(next_sequence) - 1,
+            gone: found.first_sequence.unwrap_or(next_sequence) - 1,
+            unended: VecDeque::new(),
+            folds: Folds::new(),
             durable_sequence: 0,
             broken: None,
             scratch: Vec::new(),
@@ -79,16 +84,20 @@ impl Shared {
                 self.disk.place().to_owned(),
             )(std::io::Error::other(other.to_string()))),
         };
-        let numbers: Vec<u64> = {
+        let begun: Vec<(u64, Decision)> = {
             let mut inner = self.lock();
             // Never behind what a crash may have torn.
             inner.turn(self).map_err(failed)?;
-            let mut numbers: Vec<u64> = inner.begun.keys().copied().collect();
-            numbers.sort_unstable();
-            numbers
+            let mut begun: Vec<(u64, Decision)> = inner
+                .begun
+                .iter()
+                .map(|(number, open)| (*number, interrupted_as(open.text())))
+                .collect();
+            begun.sort_unstable_by_key(|(number, _)| *number);
+            begun
         };
-        for number in numbers {
-            self.end(number, &interrupted());
+        for (number, decision) in begun {
+            self.end(number, &interrupted(decision));
         }
         self.sync_all();
         match &self.lock().broken {

@@ -5,7 +5,7 @@ use super::*;
 use crate::disk::simulated::Simulated;
 use crate::event::Event;
 
-fn small() -> Settings {
+pub(super) fn small() -> Settings {
     Settings {
         max_bytes: 2 * 1024 * 1024,
         share_per_agent: u64::MAX,
@@ -13,7 +13,7 @@ fn small() -> Settings {
     }
 }
 
-fn about(agent: &str, request: &str) -> Begun<'static> {
+pub(super) fn about(agent: &str, request: &str) -> Begun<'static> {
     Begun {
         request_id: request.to_owned().into(),
         agent_id: (!agent.is_empty()).then(|| agent.to_owned().into()),
@@ -22,7 +22,7 @@ fn about(agent: &str, request: &str) -> Begun<'static> {
     }
 }
 
-fn allowed() -> Outcome<'static> {
+pub(super) fn allowed() -> Outcome<'static> {
     Outcome {
         decision: Decision::Allow,
         bytes_in: Some(10),
@@ -30,7 +30,7 @@ fn allowed() -> Outcome<'static> {
     }
 }
 
-async fn all(queue: &Queue) -> Vec<(u64, Begun<'static>, Outcome<'static>)> {
+pub(super) async fn all(queue: &Queue) -> Vec<(u64, Begun<'static>, Outcome<'static>)> {
     queue.flush().await.unwrap();
     queue
         .reader()

@@ -1,10 +1,11 @@
 //! From a queue to the store over any stream of bytes: batches, acknowledged when they are on disk there, each event
-//! once whatever is cut in between. Who the peer is, the stream's maker has to know.
+//! once whatever is cut in between. Who the peer is, the stream's maker has to know. One connection of a queue at a
+//! time: the newest has the turn. Neither side believes numbers that would make it let go of an event.
 //!
 //! ```text
 //! frame      0  1  kind; 1  4  length of the content, little-endian; 5 .. content
-//! 1 hello    → JSON {"version":1,"gateway":…,"queue":…}
-//! 2 welcome  ← JSON {"highest":…}: what the store has of this queue
+//! 1 hello    → JSON {"version":1,"gateway":…,"queue":…,"gone":…}: up to `gone` the queue has nothing any more
+//! 2 welcome  ← JSON {"highest":…}: what the store has of this queue; missing ones that are gone included
 //! 3 batch    → events: sequence (8), length (4), text; ascending
 //! 4 ack      ← sequence (8): up to it, all is on disk
 //! 5 refusal  ← words; the connection ends
@@ -19,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use crate::disk::DiskError;
 use crate::queue::Queued;
 
-pub use receiver::receive;
+pub use receiver::{receive, receive_telling};
 pub use shipper::{drain, keep_shipping, ship};
 
 const VERSION: u32 = 1;
@@ -44,11 +45,20 @@ struct Hello {
     version: u32,
     gateway: String,
     queue: String,
+    #[serde(default)]
+    gone: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Welcome {
     highest: u64,
+}
+
+async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ShipError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    Ok(done.map_err(std::io::Error::other)?)
 }
 
 #[derive(Debug)]
@@ -142,6 +152,17 @@ impl Frame {
             return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
         }
         Self::decode(kind, &content).map(Some)
+    }
+}
+
+/// For fuzzing: reads any bytes as a frame, the first one being its kind, and tells how many events were in it.
+pub fn survey(bytes: &[u8]) -> usize {
+    match bytes
+        .split_first()
+        .map(|(kind, content)| Frame::decode(*kind, content))
+    {
+        Some(Ok(Frame::Batch(events))) => events.len(),
+        _ => 0,
     }
 }
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Frame, Hello, ShipError, VERSION, Welcome, protocol};
+use super::{Frame, Hello, ShipError, VERSION, Welcome, off_thread, protocol};
 use crate::event::is_name;
-use crate::store::{OWN, Store};
+use crate::store::{OWN, Store, StoreError};
 
 /// A peer that has connected has to say who it is.
 const GREETING: Duration = Duration::from_secs(10);
@@ -21,11 +21,30 @@ pub async fn receive<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    receive_telling(stream, store, allowed, || std::future::ready(())).await
+}
+
+/// As `receive`; `stored` is called behind each batch.
+pub async fn receive_telling<S, F>(
+    stream: S,
+    store: &Arc<Store>,
+    allowed: impl Fn(&str) -> bool,
+    stored: impl Fn() -> F,
+) -> Result<(), ShipError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    F: Future<Output = ()>,
+{
     let (mut from, mut to) = tokio::io::split(stream);
     let greeting = tokio::time::timeout(GREETING, Frame::receive(&mut from))
         .await
         .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
-    let Hello { gateway, queue, .. } = match greeting {
+    let Hello {
+        gateway,
+        queue,
+        gone,
+        ..
+    } = match greeting {
         None => return Ok(()),
         Some(Frame::Hello(hello)) if hello.version == VERSION => hello,
         Some(Frame::Hello(hello)) => {
@@ -40,7 +59,12 @@ where
     if !is_name(&gateway) || !is_name(&queue) || gateway == OWN || !allowed(&gateway) {
         return refuse(&mut to, format!("this peer may not ship as '{gateway}'")).await;
     }
-    let highest = store.highest(&gateway, &queue);
+    let (admitting, name) = (Arc::clone(store), gateway.clone());
+    let admitted = off_thread(move || admitting.admit(&name, &queue, gone)).await?;
+    let (mut turn, highest) = match admitted {
+        Ok(admitted) => admitted,
+        Err(error) => return refuse(&mut to, error.to_string()).await,
+    };
     Frame::Welcome(Welcome { highest }).send(&mut to).await?;
     loop {
         let events = match Frame::receive(&mut from).await? {
@@ -48,18 +72,24 @@ where
             Some(Frame::Batch(events)) => events,
             Some(other) => return Err(protocol(format!("{other:?} for a batch"))),
         };
-        if !events.is_sorted_by(|one, other| one.sequence < other.sequence) {
-            return Err(protocol("events out of order"));
-        }
-        let (keeping, of, lane) = (Arc::clone(store), gateway.clone(), queue.clone());
-        let stored = tokio::task::spawn_blocking(move || keeping.append(&of, &lane, &events))
-            .await
-            .map_err(std::io::Error::other)?;
-        match stored {
-            Ok(highest) => Frame::Ack(highest).send(&mut to).await?,
+        let keeping = Arc::clone(store);
+        let (back, done) = off_thread(move || {
+            let done = keeping.append_in_turn(&mut turn, &events);
+            (turn, done)
+        })
+        .await?;
+        turn = back;
+        match done {
+            Ok(highest) => {
+                Frame::Ack(highest).send(&mut to).await?;
+                stored().await;
+            }
             Err(error) => {
                 tracing::error!("storing events of {gateway}: {error}");
-                return refuse(&mut to, error.to_string()).await;
+                let of_the_shipper = matches!(error, StoreError::Shipper(_));
+                let refused = refuse(&mut to, error.to_string()).await;
+                // The store's own troubles are told by the store.
+                return if of_the_shipper { refused } else { Ok(()) };
             }
         }
     }

@@ -27,6 +27,7 @@ fn store(directory: &std::path::Path) -> Arc<Store> {
 fn whole(queue: &Queue, number: usize) {
     let begun = Begun {
         request_id: format!("r{number}").into(),
+        agent_id: Some("agent-1".into()),
         ..Begun::default()
     };
     queue.whole(&begun, &Outcome::default()).unwrap();
@@ -217,4 +218,120 @@ async fn a_lane_whose_process_died_is_shipped_to_its_end() {
     );
     assert_eq!(requests(&store), ["r1"]);
     assert!(crate::queue::lanes(&place).unwrap().is_empty());
+}
+
+/// The lane of a process that died while this one lived.
+#[tokio::test]
+async fn who_ships_drains_the_lanes_beside_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = store(directory.path());
+    let place = directory.path().join("queue");
+    let queue = Queue::open(&place, Settings::default()).unwrap();
+    let other = Queue::open(&place, Settings::default()).unwrap();
+    whole(&other, 1);
+    let begun = other.begin(&Begun::default()).unwrap();
+    drop(other);
+    // Its ticket outlives the queue, as a request that hangs does.
+    drop(begun);
+    let socket = directory.path().join("ship.sock");
+    let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+    let receiving = Arc::clone(&store);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let receiving = Arc::clone(&receiving);
+            tokio::spawn(async move { receive(stream, &receiving, |_| true).await });
+        }
+    });
+    let reader = queue.reader();
+    let shipping = tokio::spawn(async move {
+        keep_shipping(
+            || tokio::net::UnixStream::connect(socket.clone()),
+            reader,
+            "gw",
+        )
+        .await;
+    });
+    whole(&queue, 2);
+    let until = std::time::Instant::now() + Duration::from_secs(20);
+    while store.status().events < 3 {
+        assert!(std::time::Instant::now() < until, "{:?}", requests(&store));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    shipping.abort();
+    let mut seen = requests(&store);
+    seen.sort_unstable();
+    assert_eq!(seen, ["", "r1", "r2"]);
+}
+
+#[tokio::test]
+async fn a_queue_that_was_put_back_lets_go_of_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = store(directory.path());
+    let queue = Queue::open(&directory.path().join("queue"), Settings::default()).unwrap();
+    whole(&queue, 1);
+    queue.flush().await.unwrap();
+    // The store has more of it than it has ever had.
+    let of_a_later_life: Vec<_> = (1..10)
+        .map(|sequence| crate::store::tests::queued(sequence, "a", 0))
+        .collect();
+    store
+        .append("gw", &queue.reader().queue(), &of_a_later_life)
+        .unwrap();
+    let (near, far) = duplex(4096);
+    let receiving = Arc::clone(&store);
+    tokio::spawn(async move { receive(far, &receiving, |_| true).await });
+    let refused = ship(near, &mut queue.reader(), "gw", true)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(refused.contains("an older copy of the queue"), "{refused}");
+    assert_eq!(queue.status().waiting, 1);
+}
+
+#[tokio::test]
+async fn the_newest_connection_of_a_queue_has_the_turn() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = store(directory.path());
+    let connect = async |gone: u64| {
+        let (mut near, far) = duplex(4096);
+        let receiving = Arc::clone(&store);
+        tokio::spawn(async move { receive(far, &receiving, |_| true).await });
+        let hello = Hello {
+            version: VERSION,
+            gateway: "gw".to_owned(),
+            queue: "q".to_owned(),
+            gone,
+        };
+        Frame::Hello(hello).send(&mut near).await.unwrap();
+        let answer = Frame::receive(&mut near).await.unwrap().unwrap();
+        (near, answer)
+    };
+    let batch = |from: u64, to: u64| {
+        let events = (from..to).map(|sequence| crate::store::tests::queued(sequence, "a", 0));
+        Frame::Batch(events.collect())
+    };
+    let (mut first, _) = connect(0).await;
+    batch(1, 4).send(&mut first).await.unwrap();
+    let ack = Frame::receive(&mut first).await.unwrap();
+    assert!(matches!(ack, Some(Frame::Ack(3))), "{ack:?}");
+    // It says that its queue has nothing up to 5: what the store lacks of that is missing.
+    let (mut second, welcome) = connect(5).await;
+    assert!(
+        matches!(welcome, Frame::Welcome(Welcome { highest: 5 })),
+        "{welcome:?}"
+    );
+    for (stream, events, why) in [
+        (&mut first, batch(6, 7), "taken over"),
+        (&mut second, batch(5, 7), "event 5 behind event 5"),
+    ] {
+        events.send(stream).await.unwrap();
+        let refused = Frame::receive(stream).await.unwrap();
+        assert!(
+            matches!(&refused, Some(Frame::Refusal(words)) if words.contains(why)),
+            "{refused:?}"
+        );
+    }
+    let (_, far) = connect(1 << 40).await;
+    assert!(matches!(far, Frame::Refusal(_)), "{far:?}");
+    assert_eq!(store.highest("gw", "q"), 5);
 }

@@ -148,6 +148,14 @@ impl<'a> Lines<'a> {
         true
     }
 
+    /// From the beginning on behind the first line break, if there is one.
+    pub(crate) fn pass_over_first(&mut self) {
+        *self = Self::new(self.text);
+        if !self.pass_over() {
+            self.at = self.text.len();
+        }
+    }
+
     pub fn number(&self) -> u64 {
         self.number
     }

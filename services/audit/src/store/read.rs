@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::index::{View, Wanted};
 use super::line::WORD;
-use super::recover::remake;
+use super::walk::remake;
 use super::{Store, StoreError, index_name, segment_name};
 use crate::disk::{DiskError, Sheet, read_all};
 use crate::event::{LONGEST, Micros};

@@ -1,5 +1,6 @@
-//! Opening a store after whatever happened: the last segment is read through; what a power cut tore is laid aside, and
-//! what was damaged later is left for `verify` to name, never repaired.
+//! Opening a store after whatever happened. The last segment is read through: what a power cut tore off its end is laid
+//! aside, what was damaged otherwise is left as it is for `verify` to name, and a new segment begins behind it. Nothing
+//! that can be read is lost, nothing is repaired, and each of these is told in the trail.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -7,102 +8,15 @@ use std::sync::Mutex;
 use tokio::sync::watch;
 
 use super::checkpoint::{self, SigningKey};
-use super::index::{Index, Keys, View};
-use super::line::{Chain, HeadLine, Kind, Lines, kind};
+use super::index::{Index, View};
+use super::line::Chain;
+use super::walk::{Walked, readable, remake, walk};
 use super::write::{begin_segment, notice, replace, write_index};
 use super::{
-    Checkpoint, Settings, State, Store, StoreError, Summary, Writer, index_name, number_of,
-    segment_name,
+    Counts, OWN, Salvage, Settings, State, Store, StoreError, Summary, Writer, index_name,
+    number_of, pruned_name, segment_name,
 };
 use crate::disk::{Disk, DiskError, read_all};
-
-/// What reading a segment through has shown.
-struct Walked {
-    store: String,
-    state: State,
-    index: Index,
-    /// The last one with a good signature.
-    checkpoint: Option<Checkpoint>,
-    sealed: bool,
-    /// Bytes behind the last good line, and a signed checkpoint is among them: not torn, but damaged.
-    rest: usize,
-    damaged: bool,
-}
-
-fn walk(bytes: &[u8], key: &str) -> Option<Walked> {
-    let mut lines = Lines::new(bytes);
-    let head = lines.next()?;
-    let about = serde_json::from_slice::<HeadLine>(head.json).ok()?.segment;
-    let previous = Chain::parse(&about.previous)?;
-    let mut walked = Walked {
-        store: about.store,
-        state: State {
-            at: lines.at as u64,
-            lines: 1,
-            events: 0,
-            checked: 0,
-            previous,
-            chain: previous.after(head.json),
-            gateways: BTreeMap::new(),
-        },
-        index: Index::default(),
-        checkpoint: None,
-        sealed: false,
-        rest: 0,
-        damaged: false,
-    };
-    if walked.state.chain.word() != head.word {
-        return None;
-    }
-    for line in lines.by_ref() {
-        let chain = walked.state.chain.after(line.json);
-        if chain.word() != line.word || !walked.take(&line, key) {
-            break;
-        }
-        walked.state.chain = chain;
-        walked.state.lines += 1;
-        walked.state.at = (line.offset + line.word.len() + 1 + line.json.len() + 1) as u64;
-    }
-    let rest = bytes.get(walked.state.at as usize..).unwrap_or_default();
-    walked.rest = rest.len();
-    walked.damaged = rest
-        .split(|byte| *byte == b'\n')
-        .filter_map(|line| line.get(super::line::WORD + 1..))
-        .any(|json| {
-            kind(json) == Some(Kind::Checkpoint) && checkpoint::read(json, Some(key)).is_ok()
-        });
-    Some(walked)
-}
-
-impl Walked {
-    fn take(&mut self, line: &super::line::Line<'_>, key: &str) -> bool {
-        match kind(line.json) {
-            Some(Kind::Event) => {
-                let Ok(keys) = serde_json::from_slice::<Keys<'_>>(line.json) else {
-                    return false;
-                };
-                let name = format!("{}/{}", keys.gateway, keys.queue);
-                self.index.push(line.offset as u64, &keys);
-                self.state.events += 1;
-                let highest = self.state.gateways.entry(name).or_default();
-                *highest = keys.sequence.max(*highest);
-                true
-            }
-            Some(Kind::Checkpoint) => match checkpoint::read(line.json, Some(key)) {
-                Ok(checkpoint) if checkpoint.chain == self.state.chain.text() => {
-                    self.state.events = checkpoint.events;
-                    self.state.checked = checkpoint.events;
-                    self.state.gateways.clone_from(&checkpoint.gateways);
-                    self.sealed = checkpoint.sealed;
-                    self.checkpoint = Some(checkpoint);
-                    true
-                }
-                _ => false,
-            },
-            _ => false,
-        }
-    }
-}
 
 impl Store {
     pub(super) fn on(
@@ -118,7 +32,13 @@ impl Store {
             disk,
             key,
         };
-        if let Some((reason, about)) = told {
+        store.writer().restore_own(&store)?;
+        for Told { reason, about } in told {
+            let place = store.disk.place().join(&about);
+            tracing::error!(
+                "{} was found {reason} when the audit store was opened; see `clawgress audit verify`",
+                place.display()
+            );
             let (begun, outcome) = notice(reason, &about, None);
             store.note(&begun, &outcome)?;
         }
@@ -126,10 +46,20 @@ impl Store {
     }
 }
 
-/// A notice: why, and of which file.
-type Told = (&'static str, String);
+/// A notice: why, and where.
+struct Told {
+    reason: &'static str,
+    about: String,
+}
 
-fn recover(disk: &dyn Disk, key: &SigningKey) -> Result<(Writer, Option<Told>), StoreError> {
+/// A segment and what has been read of it.
+struct Last {
+    number: u64,
+    bytes: Vec<u8>,
+    walked: Walked,
+}
+
+fn recover(disk: &dyn Disk, key: &SigningKey) -> Result<(Writer, Vec<Told>), StoreError> {
     let names = disk
         .names()
         .map_err(DiskError::of("listing", disk.place().to_owned()))?;
@@ -142,136 +72,205 @@ fn recover(disk: &dyn Disk, key: &SigningKey) -> Result<(Writer, Option<Told>), 
         .filter_map(|name| number_of(name, "pruned"))
         .max();
     numbers.sort_unstable();
-    let mut told = None;
-    while let Some(number) = numbers.pop() {
-        let name = segment_name(number);
+    let Some(number) = numbers.pop() else {
+        return match pruned {
+            Some(number) => Err(StoreError::Broken(format!(
+                "{} has pruned segments and no other; segments after {number} are missing, restore them",
+                disk.place().display()
+            ))),
+            None => Ok((fresh(disk)?, Vec::new())),
+        };
+    };
+    let mut last = read_segment(disk, number, key)?;
+    last.count_on(disk, &numbers, pruned, key)?;
+    let mut segments = BTreeMap::new();
+    for earlier in &numbers {
+        segments.insert(*earlier, summary(disk, *earlier)?);
+    }
+    let mut told = Vec::new();
+    let mut salvage = Salvage::default();
+    match last.walked.fault {
+        Some(at) if last.walked.damaged => told.push(Told {
+            reason: "damaged",
+            about: format!("{}, byte {at}", segment_name(number)),
+        }),
+        Some(at) => {
+            salvage = last.lay_aside(disk, at)?;
+            told.push(Told {
+                reason: "torn",
+                about: format!("{}, byte {at}", segment_name(number)),
+            });
+        }
+        None => {}
+    }
+    Ok((last.go_on(disk, segments, salvage)?, told))
+}
+
+fn read_segment(disk: &dyn Disk, number: u64, key: &SigningKey) -> Result<Last, StoreError> {
+    let name = segment_name(number);
+    let error = |doing| DiskError::of(doing, disk.place().join(&name));
+    let sheet = disk.open(&name).map_err(error("opening"))?;
+    // What is read now is gone on from, so it has to stay.
+    sheet.sync().map_err(error("syncing"))?;
+    let bytes = read_all(&*sheet).map_err(error("reading"))?;
+    let walked = walk(number, &bytes, key.public());
+    Ok(Last {
+        number,
+        bytes,
+        walked,
+    })
+}
+
+impl Last {
+    /// A segment in which no checkpoint stands yet counts on from those before, or from what retention left of them.
+    fn count_on(
+        &mut self,
+        disk: &dyn Disk,
+        earlier: &[u64],
+        pruned: Option<u64>,
+        key: &SigningKey,
+    ) -> Result<(), StoreError> {
+        for number in earlier.iter().rev() {
+            if self.walked.checkpoint.is_some() {
+                return Ok(());
+            }
+            let before = read_segment(disk, *number, key)?.walked;
+            self.walked.add(
+                before.state.events,
+                before.state.checked,
+                &before.state.gateways,
+            );
+            self.walked.store = self.walked.store.take().or(before.store);
+            self.walked.checkpoint = before.checkpoint;
+        }
+        if self.walked.checkpoint.is_none()
+            && let Some(number) = pruned
+        {
+            let name = pruned_name(number);
+            let path = disk.place().join(&name);
+            let sheet = disk
+                .open(&name)
+                .map_err(DiskError::of("opening", path.clone()))?;
+            let bytes = read_all(&*sheet).map_err(DiskError::of("reading", path.clone()))?;
+            let seal = checkpoint::read(&bytes, Some(key.public())).map_err(|untrue| {
+                StoreError::Broken(format!(
+                    "{} tells where the trail goes on, and {untrue}; restore it",
+                    path.display()
+                ))
+            })?;
+            self.walked.add(seal.events, seal.events, &seal.gateways);
+            self.walked.store = self.walked.store.take().or(Some(seal.store.clone()));
+            self.walked.checkpoint = Some(seal);
+        }
+        Ok(())
+    }
+
+    /// What lies behind the fault was never promised, or was spoiled since: both look the same. It is kept in a file
+    /// of its own; of the events in it those are put back that no gateway has any more.
+    fn lay_aside(&self, disk: &dyn Disk, at: usize) -> Result<Salvage, StoreError> {
+        let rest = self.bytes.get(at..).unwrap_or_default();
+        replace(disk, &format!("{:016}-{at}.torn", self.number), rest)?;
+        let mut salvage = Salvage::default();
+        // The line at the fault is not what was written, however it reads.
+        for (line, keys) in readable(rest).filter(|(line, _)| line.offset > 0) {
+            let name = format!("{}/{}", keys.gateway, keys.queue);
+            salvage
+                .entry(name)
+                .or_default()
+                .insert(keys.sequence, line.json.into());
+        }
+        let name = segment_name(self.number);
         let error = |doing| DiskError::of(doing, disk.place().join(&name));
         let sheet = disk.open(&name).map_err(error("opening"))?;
-        // What is read now is gone on from, so it has to stay.
+        sheet
+            .truncate(at as u64)
+            .map_err(error("cutting what was torn off"))?;
         sheet.sync().map_err(error("syncing"))?;
-        let bytes = read_all(&*sheet).map_err(error("reading"))?;
-        let Some(mut walked) = walk(&bytes, key.public()) else {
-            // Not even its first line was synced, so nothing in it counted.
-            lay_aside(disk, number, &bytes)?;
-            disk.remove(&name).map_err(error("removing"))?;
-            disk.sync_names().map_err(error("syncing the removal of"))?;
-            continue;
-        };
-        let mut segments = BTreeMap::new();
-        for earlier in &numbers {
-            segments.insert(*earlier, summary(disk, *earlier)?);
-        }
-        walked.count_on(disk, &numbers, key)?;
-        if walked.rest > 0 && !walked.damaged {
-            lay_aside(
-                disk,
-                number,
-                bytes.get(walked.state.at as usize..).unwrap_or_default(),
-            )?;
-            sheet
-                .truncate(walked.state.at)
-                .map_err(error("cutting what was torn off"))?;
-            sheet.sync().map_err(error("syncing"))?;
-            told = Some(("torn", name.clone()));
-        }
+        Ok(salvage)
+    }
+
+    fn go_on(
+        self,
+        disk: &dyn Disk,
+        mut segments: BTreeMap<u64, Summary>,
+        salvage: Salvage,
+    ) -> Result<Writer, StoreError> {
+        let Self { number, walked, .. } = self;
+        let name = segment_name(number);
+        let sheet = disk
+            .open(&name)
+            .map_err(DiskError::of("opening", disk.place().join(&name)))?;
         segments.insert(
             number,
             Summary {
                 bytes: walked.state.at,
+                events: walked.index.events(),
                 span: walked.index.span(),
             },
         );
+        let store = match walked.store {
+            Some(store) => store,
+            // Nothing that is left knows it; verify tells of the change.
+            None => new_name()?,
+        };
+        let behind = walked.damaged || walked.state.sealed;
         let mut writer = Writer {
-            store: walked.store,
+            store,
             segments,
             number,
             sheet,
             state: walked.state,
             index: walked.index,
-            next_checkpoint: walked
-                .checkpoint
-                .map_or(1, |checkpoint| checkpoint.number + 1),
+            signed: walked.checkpoint.as_ref().map(|last| last.time),
+            next_checkpoint: walked.checkpoint.map_or(1, |last| last.number + 1),
             broken: None,
+            salvage,
+            counts: Counts::default(),
+            turns: BTreeMap::new(),
+            full: None,
         };
-        if walked.sealed || walked.damaged {
-            if walked.damaged {
-                told = Some(("damaged", name.clone()));
-            }
+        if behind {
             writer.go_on_behind(disk)?;
         }
-        return Ok((writer, told));
-    }
-    match pruned {
-        Some(number) => Err(StoreError::Broken(format!(
-            "{} has pruned segments and no other; segments after {number} are missing, restore them",
-            disk.place().display()
-        ))),
-        None => Ok((fresh(disk)?, None)),
+        Ok(writer)
     }
 }
 
 impl Walked {
-    /// A segment in which no checkpoint stands yet counts on from the one before.
-    fn count_on(
-        &mut self,
-        disk: &dyn Disk,
-        earlier: &[u64],
-        key: &SigningKey,
-    ) -> Result<(), StoreError> {
-        if self.checkpoint.is_some() {
-            return Ok(());
+    fn add(&mut self, events: u64, checked: u64, gateways: &BTreeMap<String, u64>) {
+        self.state.events += events;
+        self.state.checked = checked;
+        for (name, highest) in gateways {
+            let ours = self.state.gateways.entry(name.clone()).or_default();
+            *ours = (*highest).max(*ours);
         }
-        let Some(number) = earlier.last() else {
-            return Ok(());
-        };
-        let path = disk.place().join(segment_name(*number));
-        let sheet = disk
-            .open(&segment_name(*number))
-            .map_err(DiskError::of("opening", path.clone()))?;
-        let bytes = read_all(&*sheet).map_err(DiskError::of("reading", path))?;
-        if let Some(before) = walk(&bytes, key.public()) {
-            self.state.events += before.state.events;
-            self.state.checked = before.state.checked;
-            for (name, highest) in before.state.gateways {
-                let ours = self.state.gateways.entry(name).or_default();
-                *ours = highest.max(*ours);
-            }
-            self.checkpoint = before.checkpoint;
-        }
-        Ok(())
     }
 }
 
 impl Writer {
-    fn go_on_behind(&mut self, disk: &dyn Disk) -> Result<(), StoreError> {
-        write_index(disk, self.number, &self.index.write(self.state.at))?;
-        let started = begin_segment(disk, &self.store, self.number + 1, self.state.chain)?;
-        self.number += 1;
-        self.sheet = started.sheet;
-        self.index = Index::default();
-        self.state.previous = self.state.chain;
-        self.state.chain = started.chain;
-        self.state.at = started.at;
-        self.state.lines = 1;
-        self.segments.insert(
-            self.number,
-            Summary {
-                bytes: started.at,
-                span: None,
-            },
-        );
-        Ok(())
+    /// What the trail told of itself is nowhere else, so it is put back at once.
+    fn restore_own(&mut self, store: &Store) -> Result<(), StoreError> {
+        let name = format!("{OWN}/{}", self.store);
+        match self.salvage.get(&name).and_then(|own| own.keys().last()) {
+            Some(last) => self.fill(store, &name, last.saturating_add(1)),
+            None => Ok(()),
+        }
     }
 }
 
-fn fresh(disk: &dyn Disk) -> Result<Writer, StoreError> {
+fn new_name() -> Result<String, StoreError> {
     let mut random = [0; 8];
     aws_lc_rs::rand::fill(&mut random).map_err(|_| super::KeyError::Random)?;
-    let store = clawgress_link::hex::encode(&random);
+    Ok(clawgress_link::hex::encode(&random))
+}
+
+fn fresh(disk: &dyn Disk) -> Result<Writer, StoreError> {
+    let store = new_name()?;
     let previous = Chain::genesis();
     let started = begin_segment(disk, &store, 1, previous)?;
     let summary = Summary {
         bytes: started.at,
+        events: 0,
         span: None,
     };
     Ok(Writer {
@@ -287,10 +286,16 @@ fn fresh(disk: &dyn Disk) -> Result<Writer, StoreError> {
             previous,
             chain: started.chain,
             gateways: BTreeMap::new(),
+            sealed: false,
         },
         index: Index::default(),
         next_checkpoint: 1,
+        signed: None,
         broken: None,
+        salvage: Salvage::default(),
+        counts: Counts::default(),
+        turns: BTreeMap::new(),
+        full: None,
     })
 }
 
@@ -304,36 +309,20 @@ fn summary(disk: &dyn Disk, number: u64) -> Result<Summary, StoreError> {
         && let Ok(read) = read_all(&*index)
         && let Some(view) = View::checked(&read, bytes)
     {
-        let span = (view.events() > 0).then_some(view.span);
-        return Ok(Summary { bytes, span });
+        let events = view.events();
+        let span = (events > 0).then_some(view.span);
+        return Ok(Summary {
+            bytes,
+            events,
+            span,
+        });
     }
     let text = read_all(&*sheet).map_err(error("reading"))?;
     let index = remake(&text);
     write_index(disk, number, &index.write(bytes))?;
     Ok(Summary {
         bytes,
+        events: index.events(),
         span: index.span(),
     })
-}
-
-/// From whatever of the lines can be read; the chain is not judged.
-pub(super) fn remake(text: &[u8]) -> Index {
-    let mut index = Index::default();
-    let mut lines = Lines::new(text);
-    loop {
-        match lines.next() {
-            Some(line) if kind(line.json) == Some(Kind::Event) => {
-                if let Ok(keys) = serde_json::from_slice::<Keys<'_>>(line.json) {
-                    index.push(line.offset as u64, &keys);
-                }
-            }
-            Some(_) => {}
-            None if lines.pass_over() => {}
-            None => return index,
-        }
-    }
-}
-
-fn lay_aside(disk: &dyn Disk, number: u64, bytes: &[u8]) -> Result<(), StoreError> {
-    Ok(replace(disk, &format!("{number:016}.torn"), bytes)?)
 }

@@ -2,6 +2,10 @@
 //! checkpoint, so that the chain can still be followed over the gap.
 //!
 //! How old a segment is, its seal says, not its events: a gateway whose clock is wrong must not have anything removed.
+//! Nor must this box's own: the clock that age is held against never runs faster than time does, and by age one segment
+//! goes at a step. What a collector still has to get does not go by age; where room is short it goes, and is told.
+
+use std::time::Duration;
 
 use super::checkpoint;
 use super::line::{Kind, Lines, kind};
@@ -16,14 +20,57 @@ pub struct Retention {
     pub bytes: u64,
 }
 
+/// The moment that age is held against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Clock(Micros);
+
+impl Clock {
+    /// `last`: when the store last signed anything. While the service was off this clock stood still.
+    pub fn starting(wall: Micros, last: Option<Micros>) -> Self {
+        Self(last.map_or(wall, |last| last.min(wall)))
+    }
+
+    /// Goes on by what has really gone by; back at once.
+    pub fn step(&mut self, wall: Micros, elapsed: Duration) -> Micros {
+        let elapsed = i64::try_from(elapsed.as_micros()).unwrap_or(i64::MAX);
+        self.0 = wall.min(Micros(self.0.0.saturating_add(elapsed)));
+        self.0
+    }
+}
+
+/// What has gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gone {
+    pub segment: u64,
+    /// A collector has not got all of it.
+    pub awaited: bool,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        let settings = clawgress_config::access::AuditSettings::default();
+        Self {
+            days: settings.retain_days,
+            bytes: settings.retain_bytes,
+        }
+    }
+}
+
 const DAY: i64 = 86_400 * 1_000_000;
 
 impl Store {
-    /// Removes what is to go, and returns the numbers. The segment that grows stays; one that was not sealed, because
-    /// it is damaged, stays too: somebody has to look at it.
-    pub fn prune(&self, retention: Retention, now: Micros) -> Result<Vec<u64>, StoreError> {
+    /// Removes what is to go, and returns the numbers: by room as many as it takes, by age one. The segment that grows
+    /// stays; one that was not sealed, because it is damaged, stays too: somebody has to look at it. `awaited`: from
+    /// this segment on, collectors have not got everything.
+    pub fn prune(
+        &self,
+        retention: Retention,
+        now: Micros,
+        awaited: Option<u64>,
+    ) -> Result<Vec<Gone>, StoreError> {
         let oldest_kept = Micros(now.0.saturating_sub(i64::from(retention.days) * DAY));
         let mut removed = Vec::new();
+        let mut aged = false;
         loop {
             let (number, too_much) = {
                 let writer = self.writer();
@@ -34,6 +81,10 @@ impl Store {
                 };
                 (*number, held > retention.bytes)
             };
+            let is_awaited = awaited.is_some_and(|awaited| number >= awaited);
+            if !too_much && (is_awaited || aged) {
+                break;
+            }
             let Some((seal, sealed)) = self.seal_of(number)? else {
                 tracing::warn!(
                     "{} is not sealed as it should be and stays, whatever its age; see `clawgress audit verify`",
@@ -44,6 +95,7 @@ impl Store {
             if !too_much && sealed >= oldest_kept {
                 break;
             }
+            aged |= !too_much;
             let error = |doing| DiskError::of(doing, self.disk.place().join(segment_name(number)));
             replace(&*self.disk, &pruned_name(number), &seal)?;
             // Out of the books first: no query begins to read it any more.
@@ -56,7 +108,10 @@ impl Store {
             self.disk
                 .sync_names()
                 .map_err(error("syncing the removal of"))?;
-            removed.push(number);
+            removed.push(Gone {
+                segment: number,
+                awaited: is_awaited,
+            });
         }
         Ok(removed)
     }

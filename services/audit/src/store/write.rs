@@ -1,12 +1,14 @@
 //! Growing: lines behind lines, checkpoints, and the turn to the next segment. Each step is on disk before it counts.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::gap::MISSING;
 use super::index::{Index, Keys};
 use super::line::{self, Chain, Head, HeadLine};
 use super::{Checkpoint, OWN, State, Store, StoreError, Summary, Writer, index_name, segment_name};
 use crate::disk::{Disk, DiskError, Sheet};
-use crate::event::{self, Begun, Decision, Micros, Origin, Outcome, Source};
+use crate::event::{self, Begun, Decision, LONGEST, Micros, Origin, Outcome, Source};
 use crate::queue::Queued;
 
 impl Writer {
@@ -18,24 +20,22 @@ impl Writer {
     ) -> Result<u64, StoreError> {
         let name = format!("{gateway}/{queue}");
         let mut highest = self.state.gateways.get(&name).copied().unwrap_or(0);
-        let news = records
-            .iter()
-            .filter(|record| record.sequence > highest)
-            .count();
+        let news = records.iter().filter(|record| record.sequence > highest);
+        let news = news.count() as u64;
+        self.counts.duplicate += records.len() as u64 - news;
         if news == 0 {
             return Ok(highest);
         }
         self.turn_if_full(store)?;
+        let salvage = self.salvage.get(&name).cloned().unwrap_or_default();
         let mut batch = Batch::new(self);
         let mut text = Vec::new();
+        let mut unreadable = 0;
         for record in records {
             if record.sequence <= highest {
                 continue;
             }
-            if record.sequence > highest + 1 {
-                let missing = record.sequence - highest - 1;
-                batch.notice("missing", &name, Some(missing));
-            }
+            batch.fill(&name, &salvage, highest, record.sequence);
             highest = record.sequence;
             let origin = Origin {
                 gateway: gateway.to_owned(),
@@ -43,10 +43,15 @@ impl Writer {
                 sequence: highest,
             };
             text.clear();
-            let well_formed = event::with_origin(&origin, &record.text, &mut text);
+            // What is longer no reader would take.
+            let fits = record.text.len() <= LONGEST;
+            let well_formed = fits
+                .then(|| event::with_origin(&origin, &record.text, &mut text))
+                .flatten();
             if well_formed.is_none() || !batch.push(&text) {
                 // What can't be read is not thrown away in silence: its name is kept.
                 text.clear();
+                unreadable += 1;
                 let (begun, outcome) = notice("unreadable", &name, None);
                 let written = own_text(&begun, &outcome);
                 if event::with_origin(&origin, &written, &mut text).is_some() {
@@ -54,10 +59,31 @@ impl Writer {
                 }
             }
         }
-        batch.state.gateways.insert(name, highest);
+        batch.state.gateways.insert(name.clone(), highest);
         let finished = batch.finish();
         self.write(store, finished)?;
+        self.counts.received += news;
+        self.counts.unreadable += unreadable;
+        self.salvage.remove(&name);
         Ok(highest)
+    }
+
+    /// The queue goes on with `next`: what lies between that and what is in here is put back or told as missing.
+    pub(super) fn fill(&mut self, store: &Store, name: &str, next: u64) -> Result<(), StoreError> {
+        self.turn_if_full(store)?;
+        let highest = self.state.gateways.get(name).copied().unwrap_or(0);
+        let salvage = self.salvage.get(name).cloned().unwrap_or_default();
+        let mut batch = Batch::new(self);
+        batch.fill(name, &salvage, highest, next);
+        let own = format!("{OWN}/{}", batch.store);
+        // The trail's own numbers simply go on.
+        if name != own {
+            batch.state.gateways.insert(name.to_owned(), next - 1);
+        }
+        let finished = batch.finish();
+        self.write(store, finished)?;
+        self.salvage.remove(name);
+        Ok(())
     }
 
     pub(super) fn note(
@@ -100,9 +126,11 @@ impl Writer {
         batch.state.chain = line::push(batch.state.chain, json.as_bytes(), &mut batch.text);
         batch.state.lines += 1;
         batch.state.checked = batch.state.events;
+        batch.state.sealed = sealed;
         let finished = batch.finish();
         self.write(store, finished)?;
         self.next_checkpoint += 1;
+        self.signed = Some(now);
         Ok(json)
     }
 
@@ -112,6 +140,7 @@ impl Writer {
             text,
             mut state,
             events,
+            missing,
         } = finished;
         if let Some(broken) = &self.broken {
             self.index.truncate(events);
@@ -137,8 +166,10 @@ impl Writer {
         }
         state.at += text.len() as u64;
         self.state = state;
+        self.counts.missing += missing;
         let summary = Summary {
             bytes: self.state.at,
+            events: self.index.events(),
             span: self.index.span(),
         };
         self.segments.insert(self.number, summary);
@@ -147,16 +178,31 @@ impl Writer {
 
     fn turn_if_full(&mut self, store: &Store) -> Result<(), StoreError> {
         if self.state.at < store.settings.segment_bytes {
-            return Ok(());
+            return self.turn_if_sealed(store);
         }
         self.turn(store, Micros::now())
     }
 
-    /// Seals the segment and begins the next one.
+    /// Ends a turn that was cut short behind the seal.
+    pub(super) fn turn_if_sealed(&mut self, store: &Store) -> Result<(), StoreError> {
+        if self.state.sealed {
+            self.turn(store, Micros::now())?;
+        }
+        Ok(())
+    }
+
+    /// Seals the segment and begins the next one. Whatever fails on the way is tried again before anything else is
+    /// written, and what has been done is not done twice.
     pub(super) fn turn(&mut self, store: &Store, now: Micros) -> Result<(), StoreError> {
-        self.checkpoint(store, now, true)?;
-        write_index(&*store.disk, self.number, &self.index.write(self.state.at))?;
-        let next = begin_segment(&*store.disk, &self.store, self.number + 1, self.state.chain)?;
+        if !self.state.sealed {
+            self.checkpoint(store, now, true)?;
+        }
+        self.go_on_behind(&*store.disk)
+    }
+
+    pub(super) fn go_on_behind(&mut self, disk: &dyn Disk) -> Result<(), StoreError> {
+        write_index(disk, self.number, &self.index.write(self.state.at))?;
+        let next = begin_segment(disk, &self.store, self.number + 1, self.state.chain)?;
         self.number += 1;
         self.sheet = next.sheet;
         self.index = Index::default();
@@ -165,10 +211,12 @@ impl Writer {
             lines: 1,
             previous: self.state.chain,
             chain: next.chain,
+            sealed: false,
             ..self.state.clone()
         };
         let summary = Summary {
             bytes: next.at,
+            events: 0,
             span: None,
         };
         self.segments.insert(self.number, summary);
@@ -184,12 +232,14 @@ struct Batch<'a> {
     index: &'a mut Index,
     /// In the index before.
     events: usize,
+    missing: u64,
 }
 
 struct Finished {
     text: Vec<u8>,
     state: State,
     events: usize,
+    missing: u64,
 }
 
 impl<'a> Batch<'a> {
@@ -198,6 +248,7 @@ impl<'a> Batch<'a> {
             text: Vec::new(),
             state: writer.state.clone(),
             events: writer.index.events(),
+            missing: 0,
             store: &writer.store,
             index: &mut writer.index,
         }
@@ -208,6 +259,7 @@ impl<'a> Batch<'a> {
             text: self.text,
             state: self.state,
             events: self.events,
+            missing: self.missing,
         }
     }
 
@@ -242,6 +294,45 @@ impl<'a> Batch<'a> {
         }
     }
 
+    /// What is between these two, both not included: put back where it was kept, otherwise told as missing.
+    fn fill(&mut self, name: &str, salvage: &BTreeMap<u64, Box<[u8]>>, highest: u64, next: u64) {
+        if next <= highest.saturating_add(1) {
+            return;
+        }
+        let mut last = highest;
+        let between = (
+            std::ops::Bound::Excluded(highest),
+            std::ops::Bound::Excluded(next),
+        );
+        let own = name
+            .split_once('/')
+            .is_some_and(|(gateway, _)| gateway == OWN);
+        for (sequence, json) in salvage.range(between) {
+            if own {
+                // Its number may have been given once more already.
+                if let Some(queued) = event::without_origin(json) {
+                    self.own(&queued);
+                }
+                continue;
+            }
+            self.tell_missing(name, last, *sequence);
+            if self.push(json) {
+                last = *sequence;
+            }
+        }
+        if !own {
+            self.tell_missing(name, last, next);
+        }
+    }
+
+    fn tell_missing(&mut self, name: &str, last: u64, next: u64) {
+        let missing = next.saturating_sub(last).saturating_sub(1);
+        if missing > 0 {
+            self.missing += missing;
+            self.notice(MISSING, name, Some(missing));
+        }
+    }
+
     fn notice(&mut self, reason: &str, about: &str, count: Option<u64>) {
         let (begun, outcome) = notice(reason, about, count);
         self.own(&own_text(&begun, &outcome));
@@ -264,7 +355,7 @@ pub(super) fn notice<'a>(
 ) -> (Begun<'a>, Outcome<'a>) {
     let begun = Begun {
         timestamp: Micros::now(),
-        source: Source::Admin,
+        source: Source::Audit,
         path: Some(about.into()),
         alert: true,
         ..Begun::default()
@@ -291,7 +382,6 @@ pub(super) fn begin_segment(
     previous: Chain,
 ) -> Result<Started, StoreError> {
     let name = segment_name(number);
-    let error = |doing| DiskError::of(doing, disk.place().join(&name));
     let head = HeadLine {
         segment: Head {
             number,
@@ -301,20 +391,7 @@ pub(super) fn begin_segment(
     };
     let mut text = Vec::new();
     let chain = line::push(previous, &serde_json::to_vec(&head)?, &mut text);
-    // One that a failed attempt left behind holds nothing.
-    let sheet = match disk.create(&name, 0) {
-        Err(source) if source.kind() == std::io::ErrorKind::AlreadyExists => {
-            let sheet = disk.open(&name).map_err(error("opening"))?;
-            sheet.truncate(0).map_err(error("emptying"))?;
-            sheet
-        }
-        created => created.map_err(error("creating"))?,
-    };
-    sheet
-        .write_at(0, &text)
-        .map_err(error("writing the first line of"))?;
-    sheet.sync().map_err(error("syncing"))?;
-    disk.sync_names().map_err(error("syncing the name of"))?;
+    let sheet = write_aside(disk, &name, &text)?;
     Ok(Started {
         sheet,
         at: text.len() as u64,
@@ -322,12 +399,16 @@ pub(super) fn begin_segment(
     })
 }
 
-/// Best written aside and renamed, so that no reader meets half of one.
 pub(super) fn write_index(disk: &dyn Disk, number: u64, bytes: &[u8]) -> Result<(), DiskError> {
     replace(disk, &index_name(number), bytes)
 }
 
 pub(super) fn replace(disk: &dyn Disk, name: &str, bytes: &[u8]) -> Result<(), DiskError> {
+    write_aside(disk, name, bytes).map(|_| ())
+}
+
+/// Written aside and renamed, so that under its name it is whole or not at all.
+fn write_aside(disk: &dyn Disk, name: &str, bytes: &[u8]) -> Result<Arc<dyn Sheet>, DiskError> {
     let aside = format!("{name}.new");
     let error = |doing| DiskError::of(doing, disk.place().join(&aside));
     match disk.remove(&aside) {
@@ -340,5 +421,6 @@ pub(super) fn replace(disk: &dyn Disk, name: &str, bytes: &[u8]) -> Result<(), D
     sheet.write_at(0, bytes).map_err(error("writing"))?;
     sheet.sync().map_err(error("syncing"))?;
     disk.rename(&aside, name).map_err(error("renaming"))?;
-    disk.sync_names().map_err(error("syncing the name of"))
+    disk.sync_names().map_err(error("syncing the name of"))?;
+    Ok(sheet)
 }

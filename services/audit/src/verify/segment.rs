@@ -2,22 +2,34 @@
 
 use super::{Chain, HeadLine, Kind, Line, Lines, Walk, kind};
 
+/// What a first line has shown.
+enum Head {
+    Good(Chain),
+    /// What lies behind it may still be of this store.
+    Spoiled,
+    Foreign,
+}
+
 impl Walk {
     pub(super) fn segment(&mut self, number: u64, name: &str, bytes: &[u8]) {
         self.report.segments += 1;
         self.shift = 0;
         let before = self.before.take();
         let mut lines = Lines::new(bytes);
-        let Some(head) = lines.next() else {
-            return self.fault(name, Some(1), Some(0), "it has no first line".to_owned());
-        };
-        let Some(mut chain) = self.head(number, name, &head, before) else {
-            return;
+        // After a fault the chain is taken up again at the next checkpoint that is signed.
+        let (mut chain, mut broken) = match self.head(number, name, lines.next(), before) {
+            Head::Good(chain) => (chain, false),
+            Head::Spoiled => {
+                lines.pass_over_first();
+                (Chain::genesis(), true)
+            }
+            Head::Foreign => return,
         };
         let mut sealed = false;
-        // After a fault the chain is taken up again at the next checkpoint that is signed.
-        let mut broken = false;
         loop {
+            if broken {
+                self.queues = None;
+            }
             let Some(line) = lines.next() else {
                 if lines.is_at_end() {
                     break;
@@ -60,6 +72,9 @@ impl Walk {
             }
             match kind(line.json) {
                 Some(Kind::Event) => {
+                    if !broken {
+                        self.follow(name, &line);
+                    }
                     self.report.events += 1;
                     self.report.unsigned += 1;
                     chain = after;
@@ -86,6 +101,10 @@ impl Walk {
                 }
             }
         }
+        self.end_of(number, name, chain, broken, sealed);
+    }
+
+    fn end_of(&mut self, number: u64, name: &str, chain: Chain, broken: bool, sealed: bool) {
         if !sealed && !self.is_last {
             self.fault(
                 name,
@@ -96,6 +115,7 @@ impl Walk {
         }
         // Behind a fault that no checkpoint closed, nothing is known of the end; the next one is not held against it.
         if broken {
+            self.queues = None;
             self.before = None;
             self.skipped = Some(number);
             self.counted = false;
@@ -108,20 +128,25 @@ impl Walk {
         &mut self,
         number: u64,
         name: &str,
-        head: &Line<'_>,
+        head: Option<Line<'_>>,
         before: Option<(u64, Chain)>,
-    ) -> Option<Chain> {
+    ) -> Head {
         let fault = |walk: &mut Self, what: String| {
             walk.fault(name, Some(1), Some(0), what);
             walk.skipped = Some(number);
             walk.counted = false;
+            walk.queues = None;
+        };
+        let Some(head) = head else {
+            fault(self, "it has no first line".to_owned());
+            return Head::Spoiled;
         };
         let parsed = serde_json::from_slice::<HeadLine>(head.json).ok();
         let parsed =
             parsed.and_then(|line| Some((Chain::parse(&line.segment.previous)?, line.segment)));
         let Some((previous, about)) = parsed else {
             fault(self, "it does not begin as a segment does".to_owned());
-            return None;
+            return Head::Spoiled;
         };
         if about.number != number {
             fault(
@@ -131,7 +156,7 @@ impl Walk {
                     about.number
                 ),
             );
-            return None;
+            return Head::Foreign;
         }
         let store = self.store.get_or_insert_with(|| about.store.clone());
         if *store != about.store {
@@ -139,7 +164,7 @@ impl Walk {
                 self,
                 format!("it belongs to another store, {}", about.store),
             );
-            return None;
+            return Head::Foreign;
         }
         match before {
             Some((before, end)) if end != previous => {
@@ -163,8 +188,10 @@ impl Walk {
                 Some(0),
                 "its first line was changed".to_owned(),
             );
+            self.counted = false;
+            return Head::Spoiled;
         }
-        Some(chain)
+        Head::Good(chain)
     }
 
     /// Holds a checkpoint against what was read; returns the chain to go on from.
@@ -252,6 +279,9 @@ impl Walk {
         }
         *broken = false;
         self.counted = true;
+        if self.queues.is_none() {
+            self.resume_queues(&checkpoint);
+        }
         *sealed = checkpoint.sealed;
         self.report.events = checkpoint.events;
         self.report.unsigned = 0;
