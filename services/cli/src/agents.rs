@@ -1,14 +1,14 @@
-//! `agent`, `flows` and `explain`: asks, and shows keys, flows and decisions as people read them.
+//! `agent` and `flows`: asks, and shows agents, keys and flows as people read them.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clawgress_link::agents::{
-    Agent, AgentKey, AgentKeys, AgentView, Agents, Blocked, Explained, Flows, NewAgentKey, Token,
+    Agent, AgentKey, AgentKeys, AgentView, Agents, Blocked, Flows, NewAgentKey, Token,
 };
 use serde_json::json;
 
 use crate::{
-    arguments::agent::{AgentKey as Key, Explain, OfAgent},
+    arguments::agent::{AgentKey as Key, OfAgent},
     ask::{Api, Failure, shown},
     style::{Align, Style, bytes, count, table, tame, time},
 };
@@ -131,20 +131,6 @@ pub(crate) async fn flows(
     shown(json, answer, |flows| open(&flows, style))
 }
 
-pub(crate) async fn explain(
-    api: &Api<'_>,
-    asked: &Explain,
-    json: bool,
-    style: Style,
-) -> Result<String, Failure> {
-    let call = json!({
-        "agent": asked.agent, "url": asked.url, "method": asked.method, "at": asked.at
-    });
-    let body = call.to_string().into_bytes();
-    let answer = api.work("/clawgress/explain", body, None).await?;
-    shown(json, answer, |told| explained(&told, style))
-}
-
 fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| {
@@ -152,7 +138,7 @@ fn now() -> i64 {
     })
 }
 
-fn with_notes(mut text: String, word: &str, notes: &[String], style: Style) -> String {
+pub(crate) fn with_notes(mut text: String, word: &str, notes: &[String], style: Style) -> String {
     for note in notes {
         text.push_str(&format!("\n{} {}", style.loud(word), tame(note)));
     }
@@ -382,84 +368,4 @@ pub(crate) fn open(flows: &Flows, style: Style) -> String {
         return format!("{text}\n{shown} of {total} flows; --agent shows those of one");
     }
     text
-}
-
-pub(crate) fn explained(told: &Explained, style: Style) -> String {
-    let what = match &told.path {
-        Some(path) => format!(
-            "{} {}:{} {}",
-            told.method, told.destination, told.port, path
-        ),
-        None => format!("{} {}:{}", told.method, told.destination, told.port),
-    };
-    let clock = if told.clock_trusted {
-        ""
-    } else {
-        ", by a clock that is not trusted: whatever has a time window is denied"
-    };
-    let by = match told.policy_id.as_str() {
-        "policy.json" => "policy.json".to_owned(),
-        "default-deny" => "nothing that allows it".to_owned(),
-        rule => format!("rule {} (version {})", tame(rule), told.version),
-    };
-    let mut verdict = format!("{}, by {by}", if told.allowed { "allow" } else { "deny" });
-    if let Some(reason) = &told.reason {
-        verdict.push_str(&format!(": {}", tame(reason)));
-    }
-    let verdict = if told.allowed {
-        style.good(&verdict)
-    } else {
-        style.bad(&verdict)
-    };
-    let agent = &told.agent;
-    let who = [
-        &agent.agent_id,
-        &agent.team_id,
-        &agent.project_id,
-        &agent.environment,
-    ];
-    let [id, team, project, environment] = who.map(|text| tame(text));
-    let mut lines = vec![
-        format!("Agent       {id} (team {team}, project {project}, environment {environment})"),
-        format!("Request     {}", tame(&what)),
-        format!("At          {}{clock}", time(told.at)),
-        format!("Revision    {}", told.revision),
-        format!("Verdict     {verdict}"),
-    ];
-    if let Some(label) = &told.label {
-        lines.push(format!("Label       {}", tame(label)));
-    }
-    if let Some(rule) = &told.enforce_would_deny {
-        lines.push(format!(
-            "Would deny  {}, which is in report mode",
-            tame(rule)
-        ));
-    }
-    if told.alert {
-        lines.push("Alert       a rule that matched wants somebody to be told".to_owned());
-    }
-    lines.push(String::new());
-    let rows: Vec<Vec<String>> = told
-        .considered
-        .iter()
-        .map(|rule| {
-            vec![
-                rule.priority
-                    .map_or_else(|| "-".to_owned(), |priority| priority.to_string()),
-                tame(&rule.policy_id),
-                tame(&rule.action),
-                tame(&rule.mode),
-                tame(&rule.why),
-            ]
-        })
-        .collect();
-    let head = [
-        ("PRIORITY", Right),
-        ("RULE", Left),
-        ("ACTION", Left),
-        ("MODE", Left),
-        ("", Left),
-    ];
-    lines.push(table(&head, &rows, style));
-    with_notes(lines.join("\n"), "note:", &told.notes, style)
 }

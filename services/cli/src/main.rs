@@ -3,6 +3,7 @@
 mod agents;
 mod arguments;
 mod ask;
+mod explain;
 #[cfg(test)]
 mod golden;
 mod show;

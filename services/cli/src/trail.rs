@@ -295,7 +295,7 @@ async fn export(
 /// A file that has its name only once it is whole.
 struct Draft {
     path: PathBuf,
-    draft: PathBuf,
+    beside: PathBuf,
     file: BufWriter<File>,
     finished: bool,
 }
@@ -322,7 +322,7 @@ impl Draft {
             .map_err(|error| failed(error.to_string()))?;
         Ok(Self {
             path: path.to_owned(),
-            draft,
+            beside: draft,
             file: BufWriter::new(file),
             finished: false,
         })
@@ -333,7 +333,7 @@ impl Draft {
             self.file.flush()?;
             self.file.get_ref().sync_all()?;
             // Never over a file that somebody else has made meanwhile.
-            fs::hard_link(&self.draft, &self.path)
+            fs::hard_link(&self.beside, &self.path)
         };
         place().map_err(|error| Failure::Output {
             path: self.path.clone(),
@@ -347,7 +347,7 @@ impl Draft {
 impl Drop for Draft {
     fn drop(&mut self) {
         // Half an export is none; a whole one has its own name by now.
-        let _ = fs::remove_file(&self.draft);
+        let _ = fs::remove_file(&self.beside);
     }
 }
 

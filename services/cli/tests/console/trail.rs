@@ -187,7 +187,11 @@ fn a_trail_that_was_touched_is_not_whole_and_the_place_is_named() {
         })
         .find(|path| path.extension().is_some_and(|ending| ending == "audit"))
         .unwrap();
-    let text = fs::read_to_string(&store).unwrap();
+    let read = || fs::read_to_string(&store).unwrap();
+    console.eventually("a checkpoint is signed", || {
+        read().contains("\"checkpoint\"")
+    });
+    let text = read();
     let anchor = text
         .lines()
         .rfind(|line| line.contains("\"checkpoint\""))

@@ -170,9 +170,8 @@ fn target(url: &str) -> Result<Target, ExplainError> {
         None => (String::new(), url),
     };
     let (tunnel, default) = match scheme.as_str() {
-        "http" => (false, Some(80)),
+        "http" | "ws" => (false, Some(80)),
         "https" | "wss" => (true, Some(443)),
-        "ws" => (false, Some(80)),
         "" => (true, None),
         _ => return Err(wrong("is neither http nor https")),
     };
