@@ -225,7 +225,7 @@ pub(crate) fn one(view: &AgentView, style: Style) -> String {
     };
     facts.push(("Blocked", blocked));
     if let Some(flows) = view.flows {
-        facts.push(("Open now", format!("{} flows", count(flows as u64))));
+        facts.push(("Open flows", count(flows as u64)));
     }
     let lines: Vec<String> = facts
         .into_iter()

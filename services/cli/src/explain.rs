@@ -1,6 +1,7 @@
 //! `explain`: what would be decided, and each rule on the way to it.
 
 use clawgress_link::agents::Explained;
+use jiff::{Timestamp, tz::TimeZone};
 use serde_json::json;
 
 use crate::{
@@ -41,11 +42,12 @@ pub(crate) fn explained(told: &Explained, style: Style) -> String {
     };
     let by = match told.policy_id.as_str() {
         "policy.json" => "policy.json".to_owned(),
-        "default-deny" => "nothing that allows it".to_owned(),
+        "default-deny" => "default".to_owned(),
         rule => format!("rule {} (version {})", tame(rule), told.version),
     };
     let mut verdict = format!("{}, by {by}", if told.allowed { "allow" } else { "deny" });
-    if let Some(reason) = &told.reason {
+    // That a rule denies is said by its name.
+    if let Some(reason) = told.reason.as_ref().filter(|reason| *reason != "rule") {
         verdict.push_str(&format!(": {}", tame(reason)));
     }
     let verdict = if told.allowed {
@@ -64,7 +66,7 @@ pub(crate) fn explained(told: &Explained, style: Style) -> String {
     let mut lines = vec![
         format!("Agent       {id} (team {team}, project {project}, environment {environment})"),
         format!("Request     {}", tame(&what)),
-        format!("At          {}{clock}", time(told.at)),
+        format!("At          {}{}{clock}", time(told.at), in_zone(told)),
         format!("Revision    {}", told.revision),
         format!("Verdict     {verdict}"),
     ];
@@ -104,4 +106,18 @@ pub(crate) fn explained(told: &Explained, style: Style) -> String {
     ];
     lines.push(table(&head, &rows, style));
     with_notes(lines.join("\n"), "note:", &told.notes, style)
+}
+
+/// Windows of rules are in the time zone of the box.
+fn in_zone(told: &Explained) -> String {
+    let local = || {
+        let zone = TimeZone::get(&told.time_zone).ok()?;
+        let at = Timestamp::from_second(told.at).ok()?.to_zoned(zone);
+        Some(format!(
+            " ({} in {})",
+            at.strftime("%a %H:%M"),
+            tame(&told.time_zone)
+        ))
+    };
+    local().unwrap_or_default()
 }

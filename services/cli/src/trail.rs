@@ -97,7 +97,8 @@ async fn query(
             _ => more = false,
         }
     }
-    events.reverse();
+    // They come in the order of their ends; what took long began before what ended before it.
+    events.sort_by(|one, other| one["timestamp"].as_str().cmp(&other["timestamp"].as_str()));
     if json {
         return Ok(pretty(&json!({ "events": events, "more": more })).into());
     }
@@ -170,14 +171,13 @@ pub(crate) fn cells(event: &Value) -> Vec<String> {
         Some((seconds, part)) => format!("{seconds}.{}Z", part.get(..3).unwrap_or("000")),
         None => time,
     };
-    vec![
-        time,
-        text("agent_id"),
-        decision,
-        what.trim().to_owned(),
-        by,
-        text("reason"),
-    ]
+    let cells = [time, text("agent_id"), decision, what, by, text("reason")];
+    cells
+        .map(|cell| match cell.trim() {
+            "" => "-".to_owned(),
+            cell => cell.to_owned(),
+        })
+        .to_vec()
 }
 
 async fn tail(api: &Api<'_>, filter: &Filter, json: bool, style: Style) -> Result<Said, Failure> {

@@ -156,6 +156,8 @@ pub struct Explained {
     pub path: Option<String>,
     pub tunnel: bool,
     pub at: i64,
+    /// In which windows are written.
+    pub time_zone: String,
     pub clock_trusted: bool,
     pub allowed: bool,
     pub policy_id: String,

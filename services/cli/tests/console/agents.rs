@@ -17,6 +17,7 @@ pub(crate) fn changes(console: &Console, number: usize) -> Vec<Value> {
             "gateway=policy",
         ]);
         events.clone_from(found["events"].as_array().unwrap());
+        events.retain(|event| event["credential"] != "boot");
         events.len() >= number
     });
     events

@@ -55,7 +55,7 @@ fn events_are_found_by_field_and_time() {
             "--where",
             "gateway=policy"
         ]),
-        4
+        5
     );
     assert_eq!(found(&["--to", "1h"]), 0);
     assert_eq!(

@@ -124,6 +124,7 @@ pub(crate) fn explain(
         port: target.port,
         tunnel: target.tunnel,
         at: moment.now,
+        time_zone: revision.time_zone.clone(),
         clock_trusted: moment.trusted,
         allowed: decision.allowed,
         policy_id: decision.policy_id.to_owned(),

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::{Json, extract::State, response::Response};
+use axum::{Json, extract::State, http::StatusCode, response::Response};
 use clawgress_link::agents::Blocked;
 
 use super::{begin, change, in_force};
-use crate::daemon::http::{Api, Refusal, call::Call, legacy::fresh};
+use crate::daemon::{
+    http::{Api, Refusal, call::Call, legacy::fresh},
+    services::ServiceError,
+};
 
 /// Never refused for want of a record: who is blocked late has done more harm than a gap in the trail.
 pub(super) async fn block(State(api): State<Arc<Api>>, call: Call) -> Result<Response, Refusal> {
@@ -21,7 +24,8 @@ pub(super) async fn block(State(api): State<Arc<Api>>, call: Call) -> Result<Res
     let recorded = api.records.begin_if_possible(&change).await;
     let working = Arc::clone(&api);
     let work = async move {
-        let mut blocked = working.services.gateway.block(whom.as_deref()).await?;
+        let blocked = working.services.gateway.block(whom.as_deref()).await;
+        let mut blocked = blocked.map_err(not_blocked)?;
         blocked.warnings = strangers(&working, whom.as_deref()).await;
         Ok(blocked)
     };
@@ -62,13 +66,22 @@ pub(super) async fn unblock(State(api): State<Arc<Api>>, call: Call) -> Result<R
     Ok(fresh(Json(blocked)))
 }
 
-fn scope(whom: Option<&str>) -> String {
-    if whom.is_none() {
-        "everybody"
-    } else {
-        "one agent"
+/// Who blocks somebody has to know that it did not happen, and that it will not by itself.
+fn not_blocked(error: ServiceError) -> Refusal {
+    match error {
+        ServiceError::Silent { .. } => Refusal::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "not blocked",
+            format!(
+                "NOTHING IS BLOCKED: {error}. While the gateway is down it lets nothing through; block again as soon as it runs"
+            ),
+        ),
+        error => error.into(),
     }
-    .to_owned()
+}
+
+fn scope(whom: Option<&str>) -> String {
+    whom.map_or("everybody", |_| "").to_owned()
 }
 
 /// A name that nobody has may be a typing error, and is blocked all the same.
