@@ -49,7 +49,7 @@ pub(crate) async fn agent(
             let answer = api
                 .ask("/clawgress/agents/show", json!({ "agent": id }))
                 .await?;
-            shown(json, answer, |view| one(&view, style))
+            shown(json, answer, |view| one(&view, now(), style))
         }
         Some(OfAgent::Token { lifetime }) => {
             let call = json!({ "agent": id, "lifetime_seconds": lifetime });
@@ -87,7 +87,7 @@ async fn of_key(
                 "agent": id, "name": name, "sources": sources, "lifetime_seconds": seconds
             });
             let answer = api.ask("/clawgress/agents/keys/create", call).await?;
-            shown(json, answer, |new| new_key(&new, style))
+            shown(json, answer, |new| new_key(&new, now(), style))
         }
         Key::List => {
             let answer = api
@@ -114,7 +114,7 @@ async fn of_key(
         Key::Rotate { prefix, keep } => {
             let call = json!({ "agent": id, "prefix": prefix, "keep_seconds": keep.unwrap_or(0) });
             let answer = api.ask("/clawgress/agents/keys/rotate", call).await?;
-            shown(json, answer, |new| new_key(&new, style))
+            shown(json, answer, |new| new_key(&new, now(), style))
         }
     }
 }
@@ -195,7 +195,7 @@ fn state(agent: &Agent) -> String {
     }
 }
 
-pub(crate) fn one(view: &AgentView, style: Style) -> String {
+pub(crate) fn one(view: &AgentView, now: i64, style: Style) -> String {
     let agent = &view.agent;
     let mut facts = vec![
         ("Agent", tame(&agent.agent_id)),
@@ -236,7 +236,7 @@ pub(crate) fn one(view: &AgentView, style: Style) -> String {
         && !keys.is_empty()
     {
         text.push_str("\n\n");
-        text.push_str(&key_table(keys, now(), style));
+        text.push_str(&key_table(keys, now, style));
     }
     with_notes(text, "note:", &view.notes, style)
 }
@@ -277,7 +277,7 @@ pub(crate) fn key_table(keys: &[AgentKey], now: i64, style: Style) -> String {
     table(&head, &rows, style)
 }
 
-pub(crate) fn new_key(new: &NewAgentKey, style: Style) -> String {
+pub(crate) fn new_key(new: &NewAgentKey, now: i64, style: Style) -> String {
     let (agent, prefix) = (tame(&new.about.agent), tame(&new.about.prefix));
     let mut text = style.loud(&tame(&new.key));
     if let Some(proxy) = &new.proxy {
@@ -298,14 +298,14 @@ pub(crate) fn new_key(new: &NewAgentKey, style: Style) -> String {
         ));
     }
     match new.old_ends {
-        Some(end) if end > now() => {
+        Some(end) if end > now => {
             text.push_str(&format!(" The old key is good until {}.", time(end)));
         }
         Some(_) => text.push_str(" The old key has ended."),
         None => {}
     }
     text.push_str(&format!(
-        " To end it: clawgress agent {agent} key revoke {prefix}"
+        "\nTo end it: clawgress agent {agent} key revoke {prefix}"
     ));
     with_notes(text, "warning:", &new.warnings, style)
 }

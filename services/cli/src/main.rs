@@ -6,6 +6,8 @@ mod ask;
 mod explain;
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod golden_agents;
 mod show;
 mod style;
 mod telemetry;

@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     arguments::agent::{Audit, Between, Filter},
     ask::{Api, Failure, Said, pretty},
-    style::{Align, Style, bytes, count, table, tame},
+    style::{Align, Style, bytes, count, some, table, tame},
 };
 
 /// Every byte of the trail is read for it.
@@ -116,7 +116,7 @@ async fn query(
     Ok(text.into())
 }
 
-const HEAD: [(&str, Align); 6] = [
+pub(crate) const HEAD: [(&str, Align); 6] = [
     ("TIME", Align::Left),
     ("AGENT", Align::Left),
     ("DECISION", Align::Left),
@@ -133,29 +133,20 @@ pub(crate) fn cells(event: &Value) -> Vec<String> {
     };
     let time = text("timestamp");
     let source = text("source");
-    let mut what = if source == "proxy" {
-        String::new()
+    let mut what = Vec::new();
+    if source != "proxy" {
+        what.push(format!("{source}:"));
+    }
+    let (host, port) = (text("destination_host"), text("destination_port"));
+    let to = if host.is_empty() || port.is_empty() {
+        host
     } else {
-        format!("{source}: ")
+        format!("{host}:{port}")
     };
-    what.push_str(&text("http_method"));
-    let host = text("destination_host");
-    if !host.is_empty() {
-        what.push(' ');
-        what.push_str(&host);
-        let port = text("destination_port");
-        if !port.is_empty() {
-            what.push_str(&format!(":{port}"));
-        }
-    }
-    let path = text("path");
-    if !path.is_empty() {
-        what.push(' ');
-        what.push_str(&path);
-    }
+    what.extend([text("http_method"), to, text("path")]);
     let folded = event["folded"].as_u64().filter(|times| *times > 1);
     if let Some(times) = folded {
-        what.push_str(&format!(" ({} times)", count(times)));
+        what.push(format!("({} times)", count(times)));
     }
     let mut decision = text("decision");
     if event["interrupted"] == true {
@@ -171,6 +162,8 @@ pub(crate) fn cells(event: &Value) -> Vec<String> {
         Some((seconds, part)) => format!("{seconds}.{}Z", part.get(..3).unwrap_or("000")),
         None => time,
     };
+    what.retain(|part| !part.is_empty());
+    let what = what.join(" ");
     let cells = [time, text("agent_id"), decision, what, by, text("reason")];
     cells
         .map(|cell| match cell.trim() {
@@ -284,8 +277,8 @@ async fn export(
         return Ok(pretty(&told).into());
     }
     Ok(format!(
-        "{} events, {}, are in {}",
-        count(events),
+        "{}, {}, in {}",
+        some(events, "event"),
         bytes(size),
         path.display()
     )
@@ -391,7 +384,7 @@ async fn verify(
 }
 
 pub(crate) fn proof(report: &Value, anchors: usize, style: Style) -> String {
-    let number = |name: &str| count(report[name].as_u64().unwrap_or(0));
+    let number = |name: &str, what| some(report[name].as_u64().unwrap_or(0), what);
     let array = |name: &str| {
         report[name]
             .as_array()
@@ -426,21 +419,22 @@ pub(crate) fn proof(report: &Value, anchors: usize, style: Style) -> String {
         ));
     }
     lines.push(format!(
-        "{} events in {} segments ({} pruned), {} checkpoints, {} events not signed yet",
-        number("events"),
-        number("segments"),
-        number("pruned"),
-        number("checkpoints"),
-        number("unsigned")
+        "{} in {} ({} pruned), {}, {} not signed yet",
+        number("events", "event"),
+        number("segments", "segment"),
+        count(report["pruned"].as_u64().unwrap_or(0)),
+        number("checkpoints", "checkpoint"),
+        number("unsigned", "event"),
     ));
     lines.push(if report["good"] == true {
         let held = match anchors - unproven.len().min(anchors) {
             0 => "; without an anchor that was kept elsewhere, what was cut off at the end does not show".to_owned(),
-            held => format!(", and holds against {held} anchors"),
+            held => format!(", and holds against {}", some(held as u64, "anchor")),
         };
         style.good(&format!("the trail is whole{held}"))
     } else {
-        style.bad(&format!("the trail is NOT whole: {} faults", count(faults.len() as u64)))
+        style.bad(&format!("the trail is NOT whole: {}",
+            some(faults.len() as u64, "fault")))
     });
     lines.join("\n")
 }
