@@ -1,14 +1,14 @@
-//! `agent`, `flows` and `explain`: asks, and shows keys, flows and decisions as people read them.
+//! `agent` and `flows`: asks, and shows agents, keys and flows as people read them.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clawgress_link::agents::{
-    Agent, AgentKey, AgentKeys, AgentView, Agents, Blocked, Explained, Flows, NewAgentKey, Token,
+    Agent, AgentKey, AgentKeys, AgentView, Agents, Blocked, Flows, NewAgentKey, Token,
 };
 use serde_json::json;
 
 use crate::{
-    arguments::agent::{AgentKey as Key, Explain, OfAgent},
+    arguments::agent::{AgentKey as Key, OfAgent},
     ask::{Api, Failure, shown},
     style::{Align, Style, bytes, count, table, tame, time},
 };
@@ -49,7 +49,7 @@ pub(crate) async fn agent(
             let answer = api
                 .ask("/clawgress/agents/show", json!({ "agent": id }))
                 .await?;
-            shown(json, answer, |view| one(&view, style))
+            shown(json, answer, |view| one(&view, now(), style))
         }
         Some(OfAgent::Token { lifetime }) => {
             let call = json!({ "agent": id, "lifetime_seconds": lifetime });
@@ -87,7 +87,7 @@ async fn of_key(
                 "agent": id, "name": name, "sources": sources, "lifetime_seconds": seconds
             });
             let answer = api.ask("/clawgress/agents/keys/create", call).await?;
-            shown(json, answer, |new| new_key(&new, style))
+            shown(json, answer, |new| new_key(&new, now(), style))
         }
         Key::List => {
             let answer = api
@@ -114,7 +114,7 @@ async fn of_key(
         Key::Rotate { prefix, keep } => {
             let call = json!({ "agent": id, "prefix": prefix, "keep_seconds": keep.unwrap_or(0) });
             let answer = api.ask("/clawgress/agents/keys/rotate", call).await?;
-            shown(json, answer, |new| new_key(&new, style))
+            shown(json, answer, |new| new_key(&new, now(), style))
         }
     }
 }
@@ -131,20 +131,6 @@ pub(crate) async fn flows(
     shown(json, answer, |flows| open(&flows, style))
 }
 
-pub(crate) async fn explain(
-    api: &Api<'_>,
-    asked: &Explain,
-    json: bool,
-    style: Style,
-) -> Result<String, Failure> {
-    let call = json!({
-        "agent": asked.agent, "url": asked.url, "method": asked.method, "at": asked.at
-    });
-    let body = call.to_string().into_bytes();
-    let answer = api.work("/clawgress/explain", body, None).await?;
-    shown(json, answer, |told| explained(&told, style))
-}
-
 fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| {
@@ -152,7 +138,7 @@ fn now() -> i64 {
     })
 }
 
-fn with_notes(mut text: String, word: &str, notes: &[String], style: Style) -> String {
+pub(crate) fn with_notes(mut text: String, word: &str, notes: &[String], style: Style) -> String {
     for note in notes {
         text.push_str(&format!("\n{} {}", style.loud(word), tame(note)));
     }
@@ -209,7 +195,7 @@ fn state(agent: &Agent) -> String {
     }
 }
 
-pub(crate) fn one(view: &AgentView, style: Style) -> String {
+pub(crate) fn one(view: &AgentView, now: i64, style: Style) -> String {
     let agent = &view.agent;
     let mut facts = vec![
         ("Agent", tame(&agent.agent_id)),
@@ -239,7 +225,7 @@ pub(crate) fn one(view: &AgentView, style: Style) -> String {
     };
     facts.push(("Blocked", blocked));
     if let Some(flows) = view.flows {
-        facts.push(("Open now", format!("{} flows", count(flows as u64))));
+        facts.push(("Open flows", count(flows as u64)));
     }
     let lines: Vec<String> = facts
         .into_iter()
@@ -250,7 +236,7 @@ pub(crate) fn one(view: &AgentView, style: Style) -> String {
         && !keys.is_empty()
     {
         text.push_str("\n\n");
-        text.push_str(&key_table(keys, now(), style));
+        text.push_str(&key_table(keys, now, style));
     }
     with_notes(text, "note:", &view.notes, style)
 }
@@ -291,7 +277,7 @@ pub(crate) fn key_table(keys: &[AgentKey], now: i64, style: Style) -> String {
     table(&head, &rows, style)
 }
 
-pub(crate) fn new_key(new: &NewAgentKey, style: Style) -> String {
+pub(crate) fn new_key(new: &NewAgentKey, now: i64, style: Style) -> String {
     let (agent, prefix) = (tame(&new.about.agent), tame(&new.about.prefix));
     let mut text = style.loud(&tame(&new.key));
     if let Some(proxy) = &new.proxy {
@@ -312,14 +298,14 @@ pub(crate) fn new_key(new: &NewAgentKey, style: Style) -> String {
         ));
     }
     match new.old_ends {
-        Some(end) if end > now() => {
+        Some(end) if end > now => {
             text.push_str(&format!(" The old key is good until {}.", time(end)));
         }
         Some(_) => text.push_str(" The old key has ended."),
         None => {}
     }
     text.push_str(&format!(
-        " To end it: clawgress agent {agent} key revoke {prefix}"
+        "\nTo end it: clawgress agent {agent} key revoke {prefix}"
     ));
     with_notes(text, "warning:", &new.warnings, style)
 }
@@ -382,84 +368,4 @@ pub(crate) fn open(flows: &Flows, style: Style) -> String {
         return format!("{text}\n{shown} of {total} flows; --agent shows those of one");
     }
     text
-}
-
-pub(crate) fn explained(told: &Explained, style: Style) -> String {
-    let what = match &told.path {
-        Some(path) => format!(
-            "{} {}:{} {}",
-            told.method, told.destination, told.port, path
-        ),
-        None => format!("{} {}:{}", told.method, told.destination, told.port),
-    };
-    let clock = if told.clock_trusted {
-        ""
-    } else {
-        ", by a clock that is not trusted: whatever has a time window is denied"
-    };
-    let by = match told.policy_id.as_str() {
-        "policy.json" => "policy.json".to_owned(),
-        "default-deny" => "nothing that allows it".to_owned(),
-        rule => format!("rule {} (version {})", tame(rule), told.version),
-    };
-    let mut verdict = format!("{}, by {by}", if told.allowed { "allow" } else { "deny" });
-    if let Some(reason) = &told.reason {
-        verdict.push_str(&format!(": {}", tame(reason)));
-    }
-    let verdict = if told.allowed {
-        style.good(&verdict)
-    } else {
-        style.bad(&verdict)
-    };
-    let agent = &told.agent;
-    let who = [
-        &agent.agent_id,
-        &agent.team_id,
-        &agent.project_id,
-        &agent.environment,
-    ];
-    let [id, team, project, environment] = who.map(|text| tame(text));
-    let mut lines = vec![
-        format!("Agent       {id} (team {team}, project {project}, environment {environment})"),
-        format!("Request     {}", tame(&what)),
-        format!("At          {}{clock}", time(told.at)),
-        format!("Revision    {}", told.revision),
-        format!("Verdict     {verdict}"),
-    ];
-    if let Some(label) = &told.label {
-        lines.push(format!("Label       {}", tame(label)));
-    }
-    if let Some(rule) = &told.enforce_would_deny {
-        lines.push(format!(
-            "Would deny  {}, which is in report mode",
-            tame(rule)
-        ));
-    }
-    if told.alert {
-        lines.push("Alert       a rule that matched wants somebody to be told".to_owned());
-    }
-    lines.push(String::new());
-    let rows: Vec<Vec<String>> = told
-        .considered
-        .iter()
-        .map(|rule| {
-            vec![
-                rule.priority
-                    .map_or_else(|| "-".to_owned(), |priority| priority.to_string()),
-                tame(&rule.policy_id),
-                tame(&rule.action),
-                tame(&rule.mode),
-                tame(&rule.why),
-            ]
-        })
-        .collect();
-    let head = [
-        ("PRIORITY", Right),
-        ("RULE", Left),
-        ("ACTION", Left),
-        ("MODE", Left),
-        ("", Left),
-    ];
-    lines.push(table(&head, &rows, style));
-    with_notes(lines.join("\n"), "note:", &told.notes, style)
 }

@@ -72,7 +72,7 @@ pub(crate) enum Command {
     Explain(Explain),
     /// The audit trail: find, follow, export, prove.
     #[command(subcommand)]
-    Audit(Audit),
+    Audit(Box<Audit>),
 }
 
 #[derive(Debug, Args)]

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use crate::{
     agents,
     arguments::{Arguments, Command, Import, Key, Policy, Show},
-    show,
+    explain, show,
     style::Style,
     telemetry, trail,
 };
@@ -217,7 +217,7 @@ async fn text(
             agents::agent(api, &agent.id, agent.action.as_ref(), json, style).await
         }
         Command::Flows { agent } => agents::flows(api, agent.as_deref(), json, style).await,
-        Command::Explain(asked) => agents::explain(api, asked, json, style).await,
+        Command::Explain(asked) => explain::run(api, asked, json, style).await,
         Command::Audit(_) => Ok(String::new()),
     }
 }

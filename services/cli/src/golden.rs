@@ -10,7 +10,7 @@ use clawgress_link::{
 
 use crate::{ask::Failure, show, style::Style, telemetry};
 
-fn golden(name: &str, shown: &str) {
+pub(crate) fn golden(name: &str, shown: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("testdata")
         .join(name);

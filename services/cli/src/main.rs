@@ -3,8 +3,11 @@
 mod agents;
 mod arguments;
 mod ask;
+mod explain;
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod golden_agents;
 mod show;
 mod style;
 mod telemetry;

@@ -29,6 +29,8 @@ pub(crate) fn print(text: &str) -> ExitCode {
 }
 
 pub(crate) fn complain(failure: &Failure, json: bool) {
+    // Behind half a stream another object would be taken for one of its lines.
+    let json = json && !matches!(failure, Failure::Cut(_));
     let text = match failure {
         Failure::Refused { refused, .. } if json => {
             serde_json::to_string_pretty(refused).unwrap_or_default()

@@ -110,6 +110,12 @@ pub(crate) fn count(number: u64) -> String {
     text
 }
 
+/// `1 event`, `12,345 events`.
+pub(crate) fn some(number: u64, what: &str) -> String {
+    let end = if number == 1 { "" } else { "s" };
+    format!("{} {what}{end}", count(number))
+}
+
 /// `1.5 MiB`.
 pub(crate) fn bytes(number: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
@@ -146,6 +152,10 @@ mod tests {
         assert_eq!(
             [count(0), count(999), count(1_234_567)],
             ["0", "999", "1,234,567"]
+        );
+        assert_eq!(
+            [some(0, "event"), some(1, "event"), some(1000, "event")],
+            ["0 events", "1 event", "1,000 events"]
         );
         let sizes = [0, 1023, 1024, 1_572_864, 1_048_575, u64::MAX].map(bytes);
         assert_eq!(

@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     arguments::agent::{Audit, Between, Filter},
     ask::{Api, Failure, Said, pretty},
-    style::{Align, Style, bytes, count, table, tame},
+    style::{Align, Style, bytes, count, some, table, tame},
 };
 
 /// Every byte of the trail is read for it.
@@ -97,7 +97,8 @@ async fn query(
             _ => more = false,
         }
     }
-    events.reverse();
+    // They come in the order of their ends; what took long began before what ended before it.
+    events.sort_by(|one, other| one["timestamp"].as_str().cmp(&other["timestamp"].as_str()));
     if json {
         return Ok(pretty(&json!({ "events": events, "more": more })).into());
     }
@@ -115,7 +116,7 @@ async fn query(
     Ok(text.into())
 }
 
-const HEAD: [(&str, Align); 6] = [
+pub(crate) const HEAD: [(&str, Align); 6] = [
     ("TIME", Align::Left),
     ("AGENT", Align::Left),
     ("DECISION", Align::Left),
@@ -132,29 +133,20 @@ pub(crate) fn cells(event: &Value) -> Vec<String> {
     };
     let time = text("timestamp");
     let source = text("source");
-    let mut what = if source == "proxy" {
-        String::new()
+    let mut what = Vec::new();
+    if source != "proxy" {
+        what.push(format!("{source}:"));
+    }
+    let (host, port) = (text("destination_host"), text("destination_port"));
+    let to = if host.is_empty() || port.is_empty() {
+        host
     } else {
-        format!("{source}: ")
+        format!("{host}:{port}")
     };
-    what.push_str(&text("http_method"));
-    let host = text("destination_host");
-    if !host.is_empty() {
-        what.push(' ');
-        what.push_str(&host);
-        let port = text("destination_port");
-        if !port.is_empty() {
-            what.push_str(&format!(":{port}"));
-        }
-    }
-    let path = text("path");
-    if !path.is_empty() {
-        what.push(' ');
-        what.push_str(&path);
-    }
+    what.extend([text("http_method"), to, text("path")]);
     let folded = event["folded"].as_u64().filter(|times| *times > 1);
     if let Some(times) = folded {
-        what.push_str(&format!(" ({} times)", count(times)));
+        what.push(format!("({} times)", count(times)));
     }
     let mut decision = text("decision");
     if event["interrupted"] == true {
@@ -170,14 +162,15 @@ pub(crate) fn cells(event: &Value) -> Vec<String> {
         Some((seconds, part)) => format!("{seconds}.{}Z", part.get(..3).unwrap_or("000")),
         None => time,
     };
-    vec![
-        time,
-        text("agent_id"),
-        decision,
-        what.trim().to_owned(),
-        by,
-        text("reason"),
-    ]
+    what.retain(|part| !part.is_empty());
+    let what = what.join(" ");
+    let cells = [time, text("agent_id"), decision, what, by, text("reason")];
+    cells
+        .map(|cell| match cell.trim() {
+            "" => "-".to_owned(),
+            cell => cell.to_owned(),
+        })
+        .to_vec()
 }
 
 async fn tail(api: &Api<'_>, filter: &Filter, json: bool, style: Style) -> Result<Said, Failure> {
@@ -284,8 +277,8 @@ async fn export(
         return Ok(pretty(&told).into());
     }
     Ok(format!(
-        "{} events, {}, are in {}",
-        count(events),
+        "{}, {}, in {}",
+        some(events, "event"),
         bytes(size),
         path.display()
     )
@@ -295,7 +288,7 @@ async fn export(
 /// A file that has its name only once it is whole.
 struct Draft {
     path: PathBuf,
-    draft: PathBuf,
+    beside: PathBuf,
     file: BufWriter<File>,
     finished: bool,
 }
@@ -322,7 +315,7 @@ impl Draft {
             .map_err(|error| failed(error.to_string()))?;
         Ok(Self {
             path: path.to_owned(),
-            draft,
+            beside: draft,
             file: BufWriter::new(file),
             finished: false,
         })
@@ -333,7 +326,7 @@ impl Draft {
             self.file.flush()?;
             self.file.get_ref().sync_all()?;
             // Never over a file that somebody else has made meanwhile.
-            fs::hard_link(&self.draft, &self.path)
+            fs::hard_link(&self.beside, &self.path)
         };
         place().map_err(|error| Failure::Output {
             path: self.path.clone(),
@@ -347,7 +340,7 @@ impl Draft {
 impl Drop for Draft {
     fn drop(&mut self) {
         // Half an export is none; a whole one has its own name by now.
-        let _ = fs::remove_file(&self.draft);
+        let _ = fs::remove_file(&self.beside);
     }
 }
 
@@ -391,7 +384,7 @@ async fn verify(
 }
 
 pub(crate) fn proof(report: &Value, anchors: usize, style: Style) -> String {
-    let number = |name: &str| count(report[name].as_u64().unwrap_or(0));
+    let number = |name: &str, what| some(report[name].as_u64().unwrap_or(0), what);
     let array = |name: &str| {
         report[name]
             .as_array()
@@ -426,21 +419,22 @@ pub(crate) fn proof(report: &Value, anchors: usize, style: Style) -> String {
         ));
     }
     lines.push(format!(
-        "{} events in {} segments ({} pruned), {} checkpoints, {} events not signed yet",
-        number("events"),
-        number("segments"),
-        number("pruned"),
-        number("checkpoints"),
-        number("unsigned")
+        "{} in {} ({} pruned), {}, {} not signed yet",
+        number("events", "event"),
+        number("segments", "segment"),
+        count(report["pruned"].as_u64().unwrap_or(0)),
+        number("checkpoints", "checkpoint"),
+        number("unsigned", "event"),
     ));
     lines.push(if report["good"] == true {
         let held = match anchors - unproven.len().min(anchors) {
             0 => "; without an anchor that was kept elsewhere, what was cut off at the end does not show".to_owned(),
-            held => format!(", and holds against {held} anchors"),
+            held => format!(", and holds against {}", some(held as u64, "anchor")),
         };
         style.good(&format!("the trail is whole{held}"))
     } else {
-        style.bad(&format!("the trail is NOT whole: {} faults", count(faults.len() as u64)))
+        style.bad(&format!("the trail is NOT whole: {}",
+            some(faults.len() as u64, "fault")))
     });
     lines.join("\n")
 }

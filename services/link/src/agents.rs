@@ -144,6 +144,7 @@ pub struct Flow {
 
 /// A decision, and how it came about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(clippy::struct_excessive_bools)] // each is an answer of its own
 pub struct Explained {
     pub revision: u64,
     /// As it was understood: who, what, where, when.
@@ -155,6 +156,8 @@ pub struct Explained {
     pub path: Option<String>,
     pub tunnel: bool,
     pub at: i64,
+    /// In which windows are written.
+    pub time_zone: String,
     pub clock_trusted: bool,
     pub allowed: bool,
     pub policy_id: String,

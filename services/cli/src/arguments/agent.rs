@@ -22,25 +22,32 @@ pub(crate) struct Agent {
 #[derive(Debug, Subcommand)]
 pub(crate) enum OfAgent {
     /// Who it is, its keys, and whether it is blocked.
+    #[command(override_usage = "clawgress agent <ID> show")]
     Show,
     /// API keys of the agent.
     #[command(subcommand)]
     Key(AgentKey),
     /// Issues a short-lived token and shows it, this once.
+    #[command(override_usage = "clawgress agent <ID> token [--for <SPAN>]")]
     Token {
         /// How long it is good.
         #[arg(long = "for", value_name = "SPAN", value_parser = when::span, default_value = "1h")]
         lifetime: u32,
     },
     /// The kill switch: cuts all that is open and denies what comes, at once.
+    #[command(override_usage = "clawgress agent <ID|all> block")]
     Block,
     /// Lifts the kill switch.
+    #[command(override_usage = "clawgress agent <ID|all> unblock")]
     Unblock,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AgentKey {
     /// Makes a key and shows it, this once.
+    #[command(
+        override_usage = "clawgress agent <ID> key create [--expires <SPAN|DATE>] [--source <CIDR>]... [--name <NAME>]"
+    )]
     Create {
         /// When it ends: a span such as 90d, or a date (UTC). Without: never.
         #[arg(long, value_name = "SPAN|DATE", value_parser = when::end)]
@@ -53,11 +60,18 @@ pub(crate) enum AgentKey {
         name: String,
     },
     /// Every key of the agent, without its secret.
+    #[command(override_usage = "clawgress agent <ID> key list")]
     List,
     /// Ends a key at once.
-    Revoke { prefix: String },
+    #[command(override_usage = "clawgress agent <ID> key revoke <PREFIX>")]
+    Revoke {
+        /// As `key list` shows it.
+        prefix: String,
+    },
     /// Makes a new key of the same kind in place of an old one.
+    #[command(override_usage = "clawgress agent <ID> key rotate <PREFIX> [--keep <SPAN>]")]
     Rotate {
+        /// As `key list` shows it.
         prefix: String,
         /// The old key stays good for so long.
         #[arg(long, value_name = "SPAN", value_parser = when::span)]
@@ -67,6 +81,7 @@ pub(crate) enum AgentKey {
 
 #[derive(Debug, Args)]
 pub(crate) struct Explain {
+    /// An agent of the revision in force.
     #[arg(long, value_name = "ID")]
     pub(crate) agent: String,
     /// Where it wants to go, such as https://api.example.com/v1.
@@ -128,24 +143,31 @@ pub(crate) struct Between {
 /// What events are to have; all of it at once.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Filter {
+    /// The agent that asked, or that a change is about.
     #[arg(long, value_name = "ID")]
     agent: Option<String>,
+    /// The agent's team.
     #[arg(long, value_name = "ID")]
     team: Option<String>,
+    /// The agent's project.
     #[arg(long, value_name = "ID")]
     project: Option<String>,
+    /// The agent's environment.
     #[arg(long, value_name = "NAME")]
     environment: Option<String>,
     /// The destination's name or address.
     #[arg(long, value_name = "NAME")]
     host: Option<String>,
+    /// The destination's port.
     #[arg(long)]
     port: Option<u16>,
     /// Of the request; what people changed has its own words here, such as 'agent key create'.
     #[arg(long)]
     method: Option<String>,
+    /// What became of it.
     #[arg(long, value_parser = ["allow", "deny", "notice"])]
     decision: Option<String>,
+    /// Why it was denied, such as not-allowlisted.
     #[arg(long)]
     reason: Option<String>,
     /// The rule that decided.

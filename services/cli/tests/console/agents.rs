@@ -1,4 +1,4 @@
-//! Agents, keys, the kill switch, flows and explanations, with the real daemons behind the policy API.
+//! Agents, keys, the kill switch and flows, with the real daemons behind the policy API.
 
 use serde_json::{Value, json};
 
@@ -16,7 +16,8 @@ pub(crate) fn changes(console: &Console, number: usize) -> Vec<Value> {
             "--where",
             "gateway=policy",
         ]);
-        events = found["events"].as_array().unwrap().clone();
+        events.clone_from(found["events"].as_array().unwrap());
+        events.retain(|event| event["credential"] != "boot");
         events.len() >= number
     });
     events
@@ -295,171 +296,4 @@ fn what_cannot_be_recorded_is_not_done_and_a_block_goes_through() {
     // With the queue back, so is everything else, without a restart.
     std::fs::remove_file(console.path("state/queue")).unwrap();
     assert_eq!(console.run(&["agent", "agent-1", "unblock"]).0, 0);
-}
-
-#[test]
-fn an_explanation_names_each_rule_and_why() {
-    let console = Console::with(AGENTS);
-    let explain = |words: &[&str]| console.run(&[&["explain"], words].concat());
-    let (code, out, error) = explain(&["--agent", "agent-1", "--url", "http://web.example/v1/x"]);
-    assert!(
-        code == 0
-            && out.contains("allow, by rule red-http (version 1)")
-            && out.contains("GET web.example:80 /v1/x"),
-        "{out}{error}"
-    );
-    let line = |out: &str, rule: &str| {
-        let found = out
-            .lines()
-            .find(|line| line.contains(&format!("  {rule}  ")));
-        found.unwrap_or_else(|| panic!("{rule}: {out}")).to_owned()
-    };
-    assert!(
-        line(&out, "no-secrets").ends_with("no match: it is for other destinations"),
-        "{out}"
-    );
-    assert!(
-        line(&out, "red-http").ends_with("match: it decides"),
-        "{out}"
-    );
-    let (_, out, _) = explain(&[
-        "--agent",
-        "agent-1",
-        "--url",
-        "http://web.example/v1/x",
-        "--method",
-        "post",
-    ]);
-    assert!(
-        line(&out, "red-http").ends_with("no match: it is for other methods"),
-        "{out}"
-    );
-    assert!(
-        out.contains("deny, by nothing that allows it: not-allowlisted"),
-        "{out}"
-    );
-    let (_, out, _) = explain(&["--agent", "robot", "--url", "http://web.example/v1"]);
-    assert!(
-        line(&out, "red-http").ends_with("no match: it is for somebody else"),
-        "{out}"
-    );
-    let told = console.json(&[
-        "explain",
-        "--agent",
-        "robot",
-        "--url",
-        "https://a.secret.example",
-        "--at",
-        "2026-01-31 08:30",
-    ]);
-    assert_eq!(
-        (
-            &told["allowed"],
-            &told["policy_id"],
-            &told["label"],
-            &told["at"]
-        ),
-        (
-            &json!(false),
-            &json!("no-secrets"),
-            &json!("keep-out"),
-            &json!(1_769_848_200)
-        )
-    );
-    let (_, out, _) = explain(&["--agent", "agent-2", "--url", "https://boot.example"]);
-    assert!(out.contains("agent-disabled"), "{out}");
-    for (words, says) in [
-        (
-            &["--agent", "nobody", "--url", "https://a.example"][..],
-            "clawgress agent list",
-        ),
-        (
-            &["--agent", "agent-1", "--url", "a.example"],
-            "write one such as https://",
-        ),
-        (
-            &[
-                "--agent",
-                "agent-1",
-                "--url",
-                "https://a.example",
-                "--at",
-                "noon",
-            ],
-            "'noon' is no time",
-        ),
-        (
-            &[
-                "--agent",
-                "agent-1",
-                "--url",
-                "http://a.example",
-                "--method",
-                "G T",
-            ],
-            "'G T' is none",
-        ),
-    ] {
-        let (code, out, error) = explain(words);
-        assert!(
-            code == 1 && out.is_empty() && error.contains(says),
-            "{words:?}: {error}"
-        );
-        assert_eq!(error.lines().count(), 1, "{error}");
-    }
-}
-
-#[test]
-fn health_counts_the_gateway_once_a_revision_wants_it() {
-    let quiet = Console::new();
-    let status = quiet.json(&["status"]);
-    let names = |list: &Value| -> Vec<String> {
-        let checks = list.as_array().unwrap().iter();
-        checks
-            .map(|check| check["name"].as_str().unwrap().to_owned())
-            .collect()
-    };
-    assert_eq!(
-        names(&status["health"]["services"]),
-        ["gateway", "identity", "quota", "audit"]
-    );
-    assert!(!names(&status["health"]["checks"]).contains(&"gateway".to_owned()));
-    let (_, out, _) = quiet.run(&["status"]);
-    assert!(
-        out.contains("no committed revision enables the gateway"),
-        "{out}"
-    );
-
-    let mut console = Console::with_everybody();
-    let check = |console: &Console, name: &str| {
-        let status = console.json(&["status"]);
-        assert_eq!(status["health"]["services"], Value::Null);
-        let checks = status["health"]["checks"].as_array().unwrap().iter();
-        checks
-            .clone()
-            .find(|check| check["name"] == name)
-            .unwrap()
-            .clone()
-    };
-    console.eventually("the gateway judges by the revision", || {
-        check(&console, "gateway")["ok"] == true
-    });
-    assert!(
-        check(&console, "gateway")["detail"]
-            .as_str()
-            .unwrap()
-            .contains("judges by revision 1")
-    );
-    for name in ["identity", "quota", "audit"] {
-        assert_eq!(check(&console, name)["ok"], true, "{name}");
-    }
-    console.kill("gateway");
-    console.eventually("a gateway that is gone is told", || {
-        let gateway = check(&console, "gateway");
-        gateway["ok"] == false
-            && gateway["detail"]
-                .as_str()
-                .unwrap()
-                .contains("clawgress-gateway")
-    });
 }

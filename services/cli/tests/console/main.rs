@@ -1,6 +1,8 @@
 //! The program as a process against the policy API as a process: what is printed where, and how it ends.
 
 mod agents;
+mod explain;
+mod health;
 mod trail;
 mod world;
 

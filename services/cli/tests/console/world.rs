@@ -32,8 +32,8 @@ service { clawgress {
   agent agent-2 { team blue project search environment prod auth-type api-key status disabled }
   agent robot { team blue project search environment prod auth-type jwt }
   identity { issuer box { issuer https://gw.example audience agents algorithm EdDSA own } }
-  rule no-secrets { action deny priority 10 domain *.secret.example label keep-out }
-  rule red-http { action allow priority 20 identity { team red } domain web.example port 80 method GET path-prefix /v1 }
+  rule no-secrets { action deny; priority 10; domain *.secret.example; label keep-out }
+  rule red-http { action allow; priority 20; identity { team red }; domain web.example; port 80; method GET; path-prefix /v1 }
 } }";
 
 pub(crate) struct Console {
@@ -303,7 +303,7 @@ fn serve_control(listener: UnixListener) {
                 Request::Check { file } => report(&file, false),
                 Request::Apply { file } => report(&file, true),
                 Request::Status => Reply::Status(Box::new(Status {
-                    revision: Some(1),
+                    revision: None,
                     generation: 1,
                     enforcing: true,
                     detail: String::new(),

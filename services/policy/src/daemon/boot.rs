@@ -18,9 +18,11 @@ use crate::daemon::{
     configuration::{Taken, digest},
     enforcer::AskError,
     files,
+    http::{Actor, told},
     notice::Notice,
     policy_text::Read,
     publish::{PublishError, Publisher},
+    record::{Change, Records},
 };
 
 const PAUSE: Duration = Duration::from_millis(250);
@@ -47,15 +49,22 @@ pub(crate) struct Boot {
     publisher: Arc<Publisher>,
     seen: PathBuf,
     notice: Notice,
+    records: Arc<Records>,
 }
 
 impl Boot {
-    pub(crate) fn new(publisher: Arc<Publisher>, state: &Path, notice: Notice) -> Self {
+    pub(crate) fn new(
+        publisher: Arc<Publisher>,
+        state: &Path,
+        notice: Notice,
+        records: Arc<Records>,
+    ) -> Self {
         notice.set(Err("it is being applied".to_owned()));
         Self {
             publisher,
             seen: state.join("configuration.json"),
             notice,
+            records,
         }
     }
 
@@ -110,10 +119,26 @@ impl Boot {
                     policy: *policy,
                     warnings: Vec::new(),
                 };
-                let reply = self
-                    .publisher
-                    .apply_configuration(taken.clone(), read)
-                    .await?;
+                let change = Change {
+                    actor: Actor::Boot,
+                    source: None,
+                    action: "policy apply",
+                    agent: None,
+                    detail: "the configuration that this boot took".to_owned(),
+                };
+                // A box that could not write would otherwise stay with what was committed before.
+                let recorded = self.records.begin_if_possible(&change).await;
+                let applied = self.publisher.apply_configuration(taken.clone(), read);
+                let reply = match applied.await {
+                    Ok(reply) => {
+                        recorded.done(&told(&reply));
+                        reply
+                    }
+                    Err(error) => {
+                        recorded.failed(&error.to_string());
+                        return Err(error);
+                    }
+                };
                 let revision = reply.revision.unwrap_or(0);
                 for warning in &reply.warnings {
                     tracing::warn!("revision {revision}: {warning}");

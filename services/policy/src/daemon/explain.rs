@@ -124,6 +124,7 @@ pub(crate) fn explain(
         port: target.port,
         tunnel: target.tunnel,
         at: moment.now,
+        time_zone: revision.time_zone.clone(),
         clock_trusted: moment.trusted,
         allowed: decision.allowed,
         policy_id: decision.policy_id.to_owned(),
@@ -170,9 +171,8 @@ fn target(url: &str) -> Result<Target, ExplainError> {
         None => (String::new(), url),
     };
     let (tunnel, default) = match scheme.as_str() {
-        "http" => (false, Some(80)),
+        "http" | "ws" => (false, Some(80)),
         "https" | "wss" => (true, Some(443)),
-        "ws" => (false, Some(80)),
         "" => (true, None),
         _ => return Err(wrong("is neither http nor https")),
     };

@@ -75,9 +75,14 @@ pub(crate) async fn serve(config: Config, end: impl Future<Output = ()>) -> anyh
         config.policy_file.clone(),
     ));
     let notice = Notice::new("configuration");
-    let boot = Boot::new(Arc::clone(&publisher), &config.state, notice.clone());
     let records = Records::new(config.state.join("queue"), config.ship_socket.clone());
     records.start().await;
+    let boot = Boot::new(
+        Arc::clone(&publisher),
+        &config.state,
+        notice.clone(),
+        Arc::clone(&records),
+    );
     let services = Services::new(&config);
     let api = Arc::new(Api {
         access: Access::new(keys, config.console_uids.clone()),

@@ -175,6 +175,8 @@ impl Publisher {
             let number = publisher.store.reserve(floor)?;
             let revision = assemble::revision(number, clock::now(), &taken.document, read.policy);
             let warnings = [read.warnings, assemble::warnings(&revision)].concat();
+            // Asked for by number, and so not before it is in force.
+            publisher.keep(&revision);
             // On disk before anybody is asked to enforce it. The enforcer compiles it before it changes anything.
             if let Err(error) = write(&revision, &publisher.store.file(number)) {
                 // What was never asked for is not to be found later.
@@ -273,7 +275,9 @@ impl Publisher {
             let Some(number) = publisher.store.boot()? else {
                 return Ok(None);
             };
-            Ok(Some(Revision::read(&publisher.store.file(number))?))
+            let revision = Revision::read(&publisher.store.file(number))?;
+            publisher.keep(&revision);
+            Ok(Some(revision))
         })
         .await
     }
@@ -281,24 +285,31 @@ impl Publisher {
     /// The number of the revision in force, if it wants the gateway. What can't be read wants nothing: other checks say so.
     pub(crate) async fn gateway_revision(self: &Arc<Self>) -> Option<u64> {
         let publisher = Arc::clone(self);
-        let known = blocking(move || {
+        let wants = blocking(move || {
             let Some(number) = publisher.store.boot()? else {
                 return Ok(None);
             };
-            let place = || {
-                let place = publisher.wants_gateway.lock();
-                place.unwrap_or_else(std::sync::PoisonError::into_inner)
-            };
-            let kept = place().filter(|(known, _)| *known == number);
-            if kept.is_none() {
-                let revision = Revision::read(&publisher.store.file(number))?;
-                let wants = revision.enabled && revision.access.gateway.enabled;
-                *place() = Some((number, wants));
+            let kept = *publisher.kept();
+            if let Some((known, wants)) = kept
+                && known == number
+            {
                 return Ok(wants.then_some(number));
             }
-            Ok(kept.and_then(|(number, wants)| wants.then_some(number)))
+            let revision = Revision::read(&publisher.store.file(number))?;
+            Ok(publisher.keep(&revision).then_some(number))
         });
-        known.await.ok().flatten()
+        wants.await.ok().flatten()
+    }
+
+    fn keep(&self, revision: &Revision) -> bool {
+        let wants = revision.enabled && revision.access.gateway.enabled;
+        *self.kept() = Some((revision.number, wants));
+        wants
+    }
+
+    fn kept(&self) -> std::sync::MutexGuard<'_, Option<(u64, bool)>> {
+        let place = self.wants_gateway.lock();
+        place.unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// The policy in force, as policy.json.

@@ -174,6 +174,11 @@ impl Recorded {
         self.end(Decision::Deny, refusal.status(), refusal.reason());
     }
 
+    /// Of what nobody asked for by a call.
+    pub(crate) fn failed(self, words: &str) {
+        self.end(Decision::Deny, StatusCode::CONFLICT, words);
+    }
+
     fn end(mut self, decision: Decision, status: StatusCode, words: &str) {
         let Some(ticket) = self.ticket.take() else {
             return;

@@ -4,4 +4,5 @@
 mod bad_input;
 mod keys;
 mod policies;
+mod records;
 mod service;

@@ -28,6 +28,8 @@ pub(crate) enum Actor {
     Console(u32),
     /// Nobody in particular, on this very box, before the first key exists.
     Loopback,
+    /// This service, when it starts with a configuration that no revision says yet.
+    Boot,
 }
 
 impl fmt::Display for Actor {
@@ -36,6 +38,7 @@ impl fmt::Display for Actor {
             Self::Key(id) => write!(f, "key:{id}"),
             Self::Console(uid) => write!(f, "console:uid-{uid}"),
             Self::Loopback => f.write_str("loopback"),
+            Self::Boot => f.write_str("boot"),
         }
     }
 }

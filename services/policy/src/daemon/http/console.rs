@@ -16,7 +16,7 @@ use crate::daemon::{
         body::{LARGEST, LARGEST_POLICY},
         call::Call,
         envelope::Envelope,
-        legacy::{Origin, applied, ending, fresh},
+        legacy::{Origin, ending, fresh, told},
         only_post,
     },
     keys::KeysError,
@@ -111,7 +111,7 @@ async fn apply(State(api): State<Arc<Api>>, call: Call) -> Result<Json<PolicyRep
         let policy = reading.await.map_err(PublishError::from)??;
         Ok::<_, Refusal>(publisher.apply(policy).await?)
     };
-    let outcome = api.records.change(change, work, applied).await;
+    let outcome = api.records.change(change, work, told).await;
     let origin = Origin {
         actor,
         source: "console".to_owned(),

@@ -134,7 +134,7 @@ pub(crate) async fn policy(
             agent: None,
             detail: format!("{size} bytes of policy.json"),
         };
-        api.records.change(change, work, applied).await
+        api.records.change(change, work, told).await
     } else {
         // In a task of its own: a caller who hangs up must not stop it halfway.
         let work = tokio::spawn(work).await;
@@ -151,7 +151,7 @@ pub(crate) async fn policy(
 }
 
 /// What is told of a policy that was applied.
-pub(crate) fn applied(reply: &PolicyReply) -> String {
+pub(crate) fn told(reply: &PolicyReply) -> String {
     format!("revision {}", reply.revision.unwrap_or(0))
 }
 

@@ -31,6 +31,7 @@ use crate::daemon::{
 
 pub(crate) use access::{Access, Actor};
 pub(crate) use body::Places;
+pub(crate) use legacy::told;
 pub(crate) use peer::Peer;
 pub(crate) use refusal::Refusal;
 

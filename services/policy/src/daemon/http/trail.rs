@@ -214,7 +214,6 @@ async fn export(State(api): State<Arc<Api>>, call: Call) -> Result<Response, Ref
     question
         .entry("to")
         .or_insert_with(|| Micros::now().to_string().into());
-    question.insert("limit".to_owned(), PAGE.into());
     let change = Change {
         actor,
         source: None,
@@ -222,6 +221,7 @@ async fn export(State(api): State<Arc<Api>>, call: Call) -> Result<Response, Ref
         agent: None,
         detail: Value::from(question.clone()).to_string(),
     };
+    question.insert("limit".to_owned(), PAGE.into());
     let recorded = api.records.begin(&change).await?;
     // What is wrong with the question is told before the stream begins.
     let first = match page(&api, &question).await {
