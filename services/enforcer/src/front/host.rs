@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use crate::front::Places;
 use crate::front::config::HOST_FLOWS;
-use crate::front::log::Path;
+use crate::front::log::{self, Path};
 use crate::front::next::NextGateway;
 use crate::front::sni::Rules;
 
@@ -26,6 +26,7 @@ pub(super) fn text(places: &Places, gateways: &BTreeSet<NextGateway>) -> String 
     };
     let labels = places.map(crate::front::MapName::Labels);
     let head = rules.head();
+    let log = log::target(places);
     let not_http = |condition: &str| rules.refuse("not-http", condition);
     let hygiene = [
         not_http("METH_CONNECT"),
@@ -67,7 +68,7 @@ pub(super) fn text(places: &Places, gateways: &BTreeSet<NextGateway>) -> String 
     format!(
         r#"defaults host
 	mode http
-	timeout connect 5s
+{log}	timeout connect 5s
 	timeout client 60s
 	timeout client-fin 10s
 	timeout http-request 5s

@@ -16,6 +16,8 @@ use std::time::Duration;
 
 use clawgress_policy::Reason;
 
+use crate::front::Places;
+
 /// No line is longer; haproxy cuts it there.
 pub const LONGEST_LINE: usize = 1024;
 
@@ -131,6 +133,14 @@ pub(super) fn open_format(path: Path) -> String {
     };
     let head = head(path, "open", "-");
     format!("{head} in=0 out=0 ms=0 end=-- status=0 id={id}")
+}
+
+/// The line of a section that says where its lines go.
+pub(super) fn target(places: &Places) -> String {
+    format!(
+        "\tlog {} len {LONGEST_LINE} format raw local0 info\n",
+        places.log
+    )
 }
 
 /// Letters, digits and `-_./` as they are, everything else as %XX: safe in maps, in commands and on a line.

@@ -142,11 +142,16 @@ impl Rules<'_> {
     /// For a flow that has passed.
     pub(super) fn pass(&self) -> String {
         let line = log::open_format(self.path);
+        // The filter on port 443 says it itself when the hello goes on.
+        let say = match self.path {
+            Path::Sni => String::new(),
+            Path::Host => self.unless_refused("lua.clawgress_say", ""),
+        };
         [
             self.unless_refused("set-var(txn.event) str(close)", ""),
             self.unless_refused("set-dst var(txn.site)", "straight"),
             self.unless_refused(&format!("set-var-fmt(txn.line) \"{line}\""), ""),
-            self.unless_refused("lua.clawgress_say", ""),
+            say,
         ]
         .concat()
     }
@@ -169,10 +174,8 @@ impl Rules<'_> {
 
     /// What the rules above go by, and how each line begins.
     pub(super) fn head(&self) -> String {
-        let places = self.places;
         format!(
-            "\tlog {log} len {length} format raw local0 info\n\
-             \tlog-format \"{format}\"\n\
+            "\tlog-format \"{format}\"\n\
              \t# Over both paths, whether it says anything or not: nobody takes the place of all others.\n\
              \ttcp-request connection set-var(sess.who) src,map_ip({sources},-)\n\
              \ttcp-request connection track-sc0 src,ipmask(32,64) table flows-of-source\n\
@@ -187,8 +190,6 @@ impl Rules<'_> {
              \tacl refused var(txn.reason) -m found\n\
              \tacl straight var(txn.next) -m str straight\n\
              \tacl six src -m sub :\n",
-            log = places.log,
-            length = log::LONGEST_LINE,
             format = log::end_format(self.path),
             sources = self.map(MapName::Sources),
             of_source = CONNECTIONS_OF_SOURCE,
@@ -205,6 +206,8 @@ pub(super) fn text(places: &Places, gateways: &BTreeSet<NextGateway>) -> String 
         path: Path::Sni,
     };
     let head = rules.head();
+    // For backends, too: what a filter says goes where the backend logs to, once there is one.
+    let log = log::target(places);
     // Whoever gets here without a reading has said all that it will. (No rule may ask for more bytes than there are
     // once there is a reading: haproxy would wait for them.)
     let silent = rules.refuse("not-tls", "!{ var(txn.said) -m found } { req.len eq 0 }");
@@ -220,7 +223,7 @@ pub(super) fn text(places: &Places, gateways: &BTreeSet<NextGateway>) -> String 
     format!(
         r"defaults sni
 	mode tcp
-	timeout connect 5s
+{log}	timeout connect 5s
 	timeout client 30s
 	timeout server 30s
 	timeout tunnel 1h

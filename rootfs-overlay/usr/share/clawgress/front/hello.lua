@@ -4,8 +4,9 @@
 --   lua.clawgress_hello  what the agent sent so far -> "ok|<name>|<key>", or the word of the reason why there is no name
 --   lua.clawgress_host   a Host header              -> "ok|<name>|<key>", or the word of the reason
 --   lua.clawgress_say    logs the line in txn.line: that a flow was let through is said before it ends
--- and a filter, lua.clawgress_watch: until the site has answered with a ServerHello, the agent may say no other hello
--- than one with the same name. (A site that asks by a HelloRetryRequest gets a second one, and goes by that.)
+-- and a filter, lua.clawgress_watch: it says the same of its own flows, and until the site has answered with a
+-- ServerHello, the agent may say no other hello than one with the same name. (A site that asks by a HelloRetryRequest
+-- gets a second one, and goes by that.)
 -- A key is the name with its labels in reverse order and an end mark: com.example.www$. The lists hold exact names
 -- in the same form and wildcards without the mark, ending in a dot (com.example.): the longest prefix in a list is the
 -- rule that counts, and no name is ever the prefix of another by accident.
@@ -15,6 +16,7 @@
 
 local byte, sub, lower, concat = string.byte, string.sub, string.lower, table.concat
 local type, error, pcall, setmetatable = type, error, pcall, setmetatable
+local min = math.min
 
 -- Nothing below may reach the machine, whatever it would be talked into.
 for _, global in ipairs({ "os", "io", "debug", "package", "require", "load", "loadfile", "dofile", "loadstring" }) do
@@ -216,7 +218,7 @@ core.register_fetches("clawgress_hello", function(txn)
 	return hello(txn.f:req_payload(0, 0))
 end)
 core.register_converters("clawgress_host", host)
-core.register_action("clawgress_say", { "tcp-req", "http-req" }, function(txn)
+core.register_action("clawgress_say", { "http-req" }, function(txn)
 	local line = txn:get_var("txn.line")
 	if line then
 		txn:Info(line)
@@ -225,6 +227,9 @@ end)
 
 -- What follows the hello that was judged, until the site has settled for it. Each flow has one of these; it owns how
 -- many bytes of the record under way are still to go in each direction, and copies nothing but a hello.
+--
+-- Most of what a flow costs in here is the object that haproxy makes of it anew for each call, whatever the call does:
+-- so there is one call to begin with, and one for each direction until the site has settled.
 local Watch = {}
 Watch.__index = Watch
 
@@ -237,21 +242,27 @@ end
 
 function Watch:new()
 	-- The request begins with the hello that was judged.
-	return setmetatable({ request = nil, response = 0 }, Watch)
+	return setmetatable({ said = false, request = nil, response = 0 }, Watch)
 end
 
-function Watch:start_analyze(txn, channel)
-	filter.register_data_filter(self, channel)
-	if not channel:is_resp() then
-		-- Without memory haproxy leaves a filter out: so its being there is asked for.
-		txn:set_var("txn.watched", 1)
-	end
+-- haproxy would call this for each direction.
+function Watch:start_analyze(txn)
+	self.start_analyze = false
+	filter.register_data_filter(self, txn.req)
+	filter.register_data_filter(self, txn.res)
+	-- Without memory haproxy leaves a filter out: so its being there, for both directions, is asked for.
+	txn:set_var("txn.watched", 1)
 end
 
 -- How much may go to the site: all that is there, or nothing yet. (haproxy 2.6 and 2.8 may show old bytes where a filter
 -- has passed on a part.) Nothing but a hello stands in a record of handshakes before there is a ServerHello; early data
 -- and the rest of a first flight may come.
 local function from_agent(self, txn, channel)
+	if not self.said then
+		-- Nothing of the flow has gone anywhere yet, and nothing will if this fails.
+		self.said = true
+		txn:Info(txn:get_var("txn.line"))
+	end
 	local there = channel:input()
 	local at = self.request or txn:get_var("txn.length")
 	while at < there do
@@ -288,19 +299,19 @@ end
 local function from_site(self, channel)
 	local there, at = channel:input(), self.response
 	while at < there do
-		local kind = byte(channel:data(at, 1))
+		local beginning = channel:data(at, min(UP_TO_RANDOM, there - at))
+		local kind = byte(beginning, 1)
 		if kind ~= HANDSHAKE and kind ~= ALERT and kind ~= CHANGE_CIPHER_SPEC then
 			return there, true
 		end
 		if there - at < 5 then
 			return 0, false
 		end
-		local length = 5 + two(channel:data(at, 5), 4)
+		local length = 5 + two(beginning, 4)
 		if kind == HANDSHAKE and length >= UP_TO_RANDOM then
 			if there - at < UP_TO_RANDOM then
 				return 0, false
 			end
-			local beginning = channel:data(at, UP_TO_RANDOM)
 			if byte(beginning, 6) == 2 and sub(beginning, 12) ~= RETRY then
 				return there, true
 			end
