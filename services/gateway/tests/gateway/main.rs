@@ -4,6 +4,7 @@ mod bounds;
 mod change;
 mod events;
 mod lab;
+mod origin;
 mod requests;
 mod tls;
 mod world;
