@@ -243,9 +243,9 @@ mod tests {
         let read = reader.read(0, 1 << 30).unwrap();
         reader.acknowledge(read.last().unwrap().sequence);
         // Room is made by a thread of the queue's own.
-        let began = std::time::Instant::now();
+        let since = std::time::Instant::now();
         while folded.0.lock().unwrap().values().any(|left| left.count > 0) {
-            assert!(began.elapsed().as_secs() < 10, "no room is made");
+            assert!(since.elapsed().as_secs() < 10, "no room is made");
             folded.tell(&queue, None);
         }
         let last = events(&queue).pop().unwrap();

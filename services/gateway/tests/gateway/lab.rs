@@ -13,6 +13,7 @@ use clawgress_gateway::gateway::{Gateway, Sockets};
 use clawgress_gateway::judge::Judge;
 use clawgress_gateway::listen;
 use clawgress_gateway::tls::Showing;
+use clawgress_gateway::worker::Limits;
 use nix::sched::{CloneFlags, unshare};
 
 use crate::origin::{self, Counts, SERVER};
@@ -44,6 +45,19 @@ impl Lab {
         prepare: impl FnOnce(&mut World) + Send,
         test: impl FnOnce(&Lab) + Send,
     ) {
+        Self::run_all(prepare, |_| {}, test);
+    }
+
+    /// With other bounds of a connection.
+    pub(crate) fn run_bounded(bound: fn(&mut Limits), test: impl FnOnce(&Lab) + Send) {
+        Self::run_all(|_| {}, bound, test);
+    }
+
+    pub(crate) fn run_all(
+        prepare: impl FnOnce(&mut World) + Send,
+        bound: fn(&mut Limits),
+        test: impl FnOnce(&Lab) + Send,
+    ) {
         std::thread::scope(|scope| {
             let done = scope.spawn(|| {
                 unshare(CloneFlags::CLONE_NEWNET)
@@ -55,7 +69,7 @@ impl Lab {
                         .expect("ip is needed: apt-get install iproute2");
                     assert!(status.success(), "ip {line}");
                 }
-                test(&Lab::new(prepare));
+                test(&Lab::new(prepare, bound));
             });
             if let Err(panic) = done.join() {
                 std::panic::resume_unwind(panic);
@@ -63,7 +77,9 @@ impl Lab {
         });
     }
 
-    fn new(prepare: impl FnOnce(&mut World)) -> Self {
+    fn new(prepare: impl FnOnce(&mut World), bound: fn(&mut Limits)) -> Self {
+        let mut limits = LIMITS;
+        bound(&mut limits);
         let state = tempfile::tempdir().unwrap();
         let serving = Arc::new(Counts::default());
         for port in [80, 443] {
@@ -94,7 +110,7 @@ impl Lab {
         };
         let running = Gateway::start(
             Arc::clone(&judge),
-            LIMITS,
+            limits,
             name_server_at,
             &showing,
             &Arc::default(),
@@ -165,6 +181,17 @@ impl Lab {
 
     pub(crate) fn stop_accepting(&self) {
         self.running.stop_accepting();
+    }
+
+    /// What has come to it since this was asked last, by connection; empty ones left out.
+    pub(crate) fn heard_now(&self) -> Vec<Vec<u8>> {
+        let mut heard = self.serving.heard.lock().unwrap();
+        let taken = heard.iter_mut().map(std::mem::take);
+        taken.filter(|bytes| !bytes.is_empty()).collect()
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.running.connections()
     }
 
     /// Waits until nothing is open.

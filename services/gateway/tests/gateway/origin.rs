@@ -2,8 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 
@@ -11,18 +11,35 @@ pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 pub(crate) struct Counts {
     pub(crate) connections: AtomicUsize,
     pub(crate) bytes: AtomicUsize,
+    /// All that came, by connection.
+    pub(crate) heard: Mutex<Vec<Vec<u8>>>,
+}
+
+impl Counts {
+    fn note(&self, connection: usize, bytes: &[u8]) {
+        let mut heard = self.heard.lock().unwrap();
+        // A tunnel's bytes are of no interest beyond its beginning.
+        const MOST: usize = 1 << 20;
+        if heard.len() <= connection {
+            heard.resize(connection + 1, Vec::new());
+        }
+        if heard[connection].len() < MOST {
+            heard[connection].extend_from_slice(bytes);
+        }
+    }
 }
 
 /// Answers a hello with one byte and then echoes; answers requests with a page that quotes them.
 pub(crate) fn server(listener: &TcpListener, counts: &Arc<Counts>) {
     while let Ok((mut stream, _)) = listener.accept() {
-        counts.connections.fetch_add(1, Ordering::SeqCst);
+        let number = counts.connections.fetch_add(1, Ordering::SeqCst);
         let counts = Arc::clone(counts);
         std::thread::spawn(move || {
             let mut buffer = vec![0; 64 * 1024];
             let mut greeted = false;
             while let Ok(length @ 1..) = stream.read(&mut buffer) {
                 counts.bytes.fetch_add(length, Ordering::SeqCst);
+                counts.note(number, &buffer[..length]);
                 let bytes = buffer[..length].to_vec();
                 let done = if !greeted && bytes[0] == 22 {
                     greeted = true;
@@ -57,7 +74,7 @@ fn page(stream: &mut TcpStream, mut request: Vec<u8>) -> std::io::Result<()> {
     stream.write_all(&[head.as_bytes(), &request].concat())
 }
 
-/// `inside…` leads inside, every other name to the server.
+/// `inside…` leads inside, `silent…` is never answered, every other name leads to the server.
 pub(crate) fn name_server(socket: &UdpSocket) {
     let mut buffer = [0; 1500];
     while let Ok((length, from)) = socket.recv_from(&mut buffer) {
@@ -68,6 +85,9 @@ pub(crate) fn name_server(socket: &UdpSocket) {
         else {
             continue;
         };
+        if buffer[13..].starts_with(b"silent") {
+            continue;
+        }
         let wanted = buffer[end - 4..end] == [0, 1, 0, 1];
         let address = if buffer[13..].starts_with(b"inside") {
             Ipv4Addr::new(10, 1, 2, 3)
