@@ -66,6 +66,15 @@ impl Stack {
         prepare: impl FnOnce(&mut Revision) + Send,
         test: impl FnOnce(&mut Stack) + Send,
     ) {
+        Self::run_at(&[80, 443], prepare, test);
+    }
+
+    /// With the plain server on these ports.
+    pub(crate) fn run_at(
+        ports: &[u16],
+        prepare: impl FnOnce(&mut Revision) + Send,
+        test: impl FnOnce(&mut Stack) + Send,
+    ) {
         std::thread::scope(|scope| {
             let done = scope.spawn(|| {
                 unshare(CloneFlags::CLONE_NEWNET)
@@ -75,7 +84,7 @@ impl Stack {
                     let status = status.expect("ip is needed: apt-get install iproute2");
                     assert!(status.success(), "ip {line}");
                 }
-                let mut stack = Stack::new(prepare);
+                let mut stack = Stack::new(ports, prepare);
                 stack.start_all();
                 test(&mut stack);
             });
@@ -85,9 +94,9 @@ impl Stack {
         });
     }
 
-    fn new(prepare: impl FnOnce(&mut Revision)) -> Self {
-        for port in [80, 443] {
-            let listener = TcpListener::bind((SERVER, port)).unwrap();
+    fn new(ports: &[u16], prepare: impl FnOnce(&mut Revision)) -> Self {
+        for port in ports {
+            let listener = TcpListener::bind((SERVER, *port)).unwrap();
             std::thread::spawn(move || origin::server(&listener, &Arc::default()));
         }
         let names = UdpSocket::bind("127.0.0.1:53").unwrap();
@@ -236,15 +245,20 @@ impl Stack {
 
     /// A fresh key of an agent, which the gateway knows when this returns.
     pub(crate) fn key(&self, agent: &str) -> String {
-        let question = json!({"ask": "create_key", "agent": agent});
-        let key = eventually("a key is made", || {
-            let reply = self.ask("run/admin.sock", &question)?;
-            Some(reply.get("key")?.as_str()?.to_owned())
-        });
+        let key = self.new_key(agent);
         eventually("the gateway knows the key", || {
             (self.get(&key, "known").0 == 200).then_some(())
         });
         key
+    }
+
+    /// One that the gateway knows a moment later.
+    pub(crate) fn new_key(&self, agent: &str) -> String {
+        let question = json!({"ask": "create_key", "agent": agent});
+        eventually("a key is made", || {
+            let reply = self.ask("run/admin.sock", &question)?;
+            Some(reply.get("key")?.as_str()?.to_owned())
+        })
     }
 
     /// Status and body; 0: no answer.
