@@ -112,6 +112,16 @@ impl Gateway {
         }
     }
 
+    /// Returns when nobody waits to be heard any more, at most after so long.
+    pub async fn heard_all(&self, patience: Duration) {
+        let deadline = tokio::time::Instant::now() + patience;
+        while self.workers.iter().any(|worker| worker.awaits_anybody())
+            && tokio::time::Instant::now() < deadline
+        {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Accepts nobody any more and waits until all is over, at most so long; then cuts what is left.
     pub async fn drain(&self, patience: Duration) {
         self.stop_accepting();
@@ -156,10 +166,11 @@ async fn run(
         accepting.spawn(listen::accept_front(Arc::clone(&worker), listener));
     }
     tokio::spawn(keep_time(Arc::clone(&worker)));
-    tokio::spawn(judge_again(worker));
+    tokio::spawn(judge_again(Arc::clone(&worker)));
     // Errors only when the gateway is gone, and then all is over.
     let _ = stage.wait_for(|stage| *stage >= Stage::Draining).await;
-    accepting.abort_all();
+    accepting.shutdown().await;
+    worker.accepts_none();
     let _ = stage.wait_for(|stage| *stage == Stage::Ended).await;
     Ok(())
 }

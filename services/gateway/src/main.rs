@@ -15,6 +15,9 @@ use clawgress_gateway::daemon::{self, parent, snapshots};
 use clawgress_link::service::{self, Stop};
 use sd_notify::NotifyState;
 
+/// So long who has connected and said nothing yet may hold up a successor.
+const LAST_HEARD: Duration = Duration::from_millis(300);
+
 fn main() -> ExitCode {
     // Before the runtime opens descriptors of its own.
     let inherited = parent::is_child().then(Inherited::take);
@@ -78,6 +81,8 @@ async fn serve(config: Config, mut stop: Stop, inherited: Inherited) -> anyhow::
     let gateway = serving.swap(None);
     if let Some(gateway) = &gateway {
         gateway.stop_accepting();
+        // Who has come here already is answered here.
+        gateway.heard_all(LAST_HEARD).await;
     }
     running.hand_over().await;
     // Best effort: the parent may be gone.

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -43,9 +43,17 @@ pub struct Worker {
     pub pool: Arc<Pool>,
     pub showing: Arc<Showing>,
     doors: Arc<Doors>,
-    /// Of this worker.
-    open: Arc<AtomicUsize>,
+    counts: Arc<Counts>,
     draining: watch::Sender<bool>,
+}
+
+/// Connections of one worker.
+#[derive(Debug, Default)]
+struct Counts {
+    open: AtomicUsize,
+    /// Over which no request has been answered yet.
+    fresh: AtomicUsize,
+    accepts_none: AtomicBool,
 }
 
 /// Counts connections: all there are, the ones that an older set of workers drains included, and those of each source that
@@ -62,7 +70,8 @@ pub struct Place {
     doors: Arc<Doors>,
     /// None: somebody has been admitted over this connection.
     unknown: Option<IpAddr>,
-    of_worker: Option<Arc<AtomicUsize>>,
+    of_worker: Option<Arc<Counts>>,
+    is_fresh: bool,
     pub seat: Seat,
 }
 
@@ -82,6 +91,7 @@ impl Doors {
             doors: Arc::clone(self),
             unknown: None,
             of_worker: None,
+            is_fresh: false,
             seat: Seat::default(),
         };
         let source = source::network(source);
@@ -105,6 +115,7 @@ impl Doors {
             doors: Arc::clone(self),
             unknown: None,
             of_worker: None,
+            is_fresh: false,
             seat: Seat::default(),
         })
     }
@@ -115,8 +126,22 @@ impl Doors {
 }
 
 impl Place {
+    /// A request has been judged.
+    pub fn used(&mut self) {
+        if std::mem::take(&mut self.is_fresh)
+            && let Some(counts) = &self.of_worker
+        {
+            counts.fresh.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    pub fn is_fresh(&self) -> bool {
+        self.is_fresh
+    }
+
     /// Somebody was admitted: from now on that one's own limits hold.
     pub fn known(&mut self) {
+        self.used();
         let Some(source) = self.unknown.take() else {
             return;
         };
@@ -138,8 +163,9 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.known();
         self.doors.all.fetch_sub(1, Ordering::Relaxed);
-        if let Some(open) = &self.of_worker {
-            open.fetch_sub(1, Ordering::Relaxed);
+        self.used();
+        if let Some(counts) = &self.of_worker {
+            counts.open.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
@@ -161,7 +187,7 @@ impl Worker {
             pool: Arc::default(),
             showing,
             doors,
-            open: Arc::default(),
+            counts: Arc::default(),
             draining: watch::Sender::new(false),
         })
     }
@@ -175,8 +201,10 @@ impl Worker {
             self.judge.record_turned_away(source);
             return None;
         };
-        self.open.fetch_add(1, Ordering::Relaxed);
-        place.of_worker = Some(Arc::clone(&self.open));
+        self.counts.open.fetch_add(1, Ordering::Relaxed);
+        self.counts.fresh.fetch_add(1, Ordering::Relaxed);
+        place.of_worker = Some(Arc::clone(&self.counts));
+        place.is_fresh = true;
         Some(place)
     }
 
@@ -193,7 +221,18 @@ impl Worker {
 
     /// Connections of this worker.
     pub fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
+        self.counts.open.load(Ordering::Relaxed)
+    }
+
+    /// Whether somebody may still come, or has come and not been heard yet.
+    pub fn awaits_anybody(&self) -> bool {
+        !self.counts.accepts_none.load(Ordering::Acquire)
+            || self.counts.fresh.load(Ordering::Relaxed) > 0
+    }
+
+    /// Its listeners are closed.
+    pub fn accepts_none(&self) {
+        self.counts.accepts_none.store(true, Ordering::Release);
     }
 
     pub fn is_draining(&self) -> bool {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use clawgress_config::access::{Quota, Quotas};
 
+use crate::Snapshot;
 use crate::counter::{Counter, Names, Said, State};
 use crate::share::Share;
 
@@ -91,8 +92,8 @@ pub struct Ledger {
     book: ArcSwap<Book>,
     /// Which part of each limit is this gateway's.
     share: Arc<AtomicU64>,
-    /// One change of the book at a time.
-    changing: Mutex<()>,
+    /// One change of the book at a time; holds what was used before this process, also by those without a quota so far.
+    changing: Mutex<Snapshot>,
 }
 
 fn kinds(quotas: &Quotas) -> [&BTreeMap<String, Quota>; KINDS] {
@@ -104,7 +105,7 @@ impl Ledger {
         let ledger = Self {
             book: ArcSwap::from_pointee(Book::default()),
             share: Arc::new(AtomicU64::new(Share::WHOLE.packed())),
-            changing: Mutex::new(()),
+            changing: Mutex::default(),
         };
         ledger.replace(quotas, 0);
         ledger
@@ -112,7 +113,7 @@ impl Ledger {
 
     /// Puts new limits in place; what was used stays used, also by those that have no quota for now.
     pub fn replace(&self, quotas: &Quotas, now_ns: u64) {
-        let _one = self.change();
+        let before = self.change();
         let old = self.book.load();
         let mut new = Book::default();
         let books = new.0.iter_mut().zip(&old.0).zip(kinds(quotas));
@@ -138,9 +139,10 @@ impl Ledger {
             }
         }
         self.book.store(Arc::new(new));
+        self.take_up(&before);
     }
 
-    pub(crate) fn change(&self) -> MutexGuard<'_, ()> {
+    pub(crate) fn change(&self) -> MutexGuard<'_, Snapshot> {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -81,9 +81,15 @@ impl Ledger {
         }
     }
 
-    /// Takes up what was used before. What has been counted since stays counted: of both the higher holds.
+    /// Takes up what was used before. What has been counted since stays counted: of both the higher holds. Whoever has no
+    /// quota yet finds it when the limits are put in place.
     pub fn restore(&self, snapshot: &Snapshot) {
-        let _one = self.change();
+        let mut one = self.change();
+        self.take_up(snapshot);
+        *one = snapshot.clone();
+    }
+
+    pub(crate) fn take_up(&self, snapshot: &Snapshot) {
         let book = self.book();
         for count in &snapshot.counts {
             let kind = WORDS.iter().position(|word| *word == count.kind);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clawgress_config::access::{Quota, QuotaMode, Quotas};
 use clawgress_config::policy::Period;
-use clawgress_quota::{Ledger, MAX_DELAY, Outcome, Reservation, Snapshot, Spent, Subject};
+use clawgress_quota::{Ledger, MAX_DELAY, Outcome, Reservation, Share, Snapshot, Spent, Subject};
 use proptest::prelude::*;
 
 const SECOND: u64 = 1_000_000_000;
@@ -306,4 +306,66 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn what_was_used_before_is_found_by_limits_that_come_later() {
+    let quotas = Quotas {
+        agents: [(
+            "agent-1".to_owned(),
+            Quota {
+                rpm: Some(3),
+                ..Quota::default()
+            },
+        )]
+        .into(),
+        ..Quotas::default()
+    };
+    let who = Subject {
+        agent: "agent-1",
+        team: "t",
+        project: "p",
+    };
+    let now = 1_764_000_000_000_000_000;
+    let before = Ledger::new(&quotas);
+    for _ in 0..2 {
+        assert!(matches!(before.reserve(&who, now), Outcome::Admit(_)));
+    }
+    let after = Ledger::new(&Quotas::default());
+    after.restore(&before.snapshot());
+    after.replace(&quotas, now);
+    assert!(matches!(after.reserve(&who, now), Outcome::Admit(_)));
+    assert!(matches!(after.reserve(&who, now), Outcome::Refuse { .. }));
+}
+
+#[test]
+fn connections_are_shared_out_like_requests() {
+    let quotas = Quotas {
+        teams: [(
+            "t".to_owned(),
+            Quota {
+                connections: Some(5),
+                ..Quota::default()
+            },
+        )]
+        .into(),
+        ..Quotas::default()
+    };
+    let who = Subject {
+        agent: "a",
+        team: "t",
+        project: "p",
+    };
+    let mut open = Vec::new();
+    for (index, most) in [(0, 3), (1, 2)] {
+        let ledger = Ledger::new(&quotas);
+        ledger.set_share(Share { index, count: 2 });
+        let mut admitted = 0;
+        while let Outcome::Admit(reservation) = ledger.reserve(&who, 1) {
+            open.push(reservation);
+            admitted += 1;
+        }
+        assert_eq!(admitted, most);
+    }
+    assert_eq!(open.len(), 5);
 }

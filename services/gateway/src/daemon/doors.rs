@@ -37,9 +37,10 @@ impl Inherited {
             // SAFETY: the parent, which set the variable, left these descriptors open for this process alone, and nothing
             // here has opened or owned one before.
             let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-            match listening_at(&fd) {
-                Some(address) => sockets.push((address, fd)),
-                None => tracing::warn!("descriptor {} is no listening socket", fd.as_raw_fd()),
+            if let Some(address) = listening_at(&fd) {
+                sockets.push((address, fd));
+            } else {
+                tracing::warn!("descriptor {} is no listening socket", fd.as_raw_fd());
             }
         }
         Self(Mutex::new(sockets))

@@ -48,21 +48,20 @@ impl Kept {
         })
     }
 
-    /// The number first: a revision without it would be forgotten, a number without it refuses older ones all the same.
+    /// Each tells the number, so that either may be missing after a crash.
     pub fn keep(&self, revision: &Revision) {
-        let number = format!("{}\n", revision.number);
-        let kept = durable::replace(&self.number, number.as_bytes())
-            .map_err(|error| error.to_string())
-            .and_then(|()| {
-                revision
-                    .write(&self.revision)
-                    .map_err(|error| error.to_string())
-            });
-        if let Err(error) = kept {
+        let told = |error: String| {
             tracing::error!(
-                "{error}; a restart would not know revision {}",
+                "{error}; a restart might not know revision {}",
                 revision.number
             );
+        };
+        if let Err(error) = revision.write(&self.revision) {
+            told(error.to_string());
+        }
+        let number = format!("{}\n", revision.number);
+        if let Err(error) = durable::replace(&self.number, number.as_bytes()) {
+            told(error.to_string());
         }
     }
 }

@@ -18,6 +18,9 @@ use crate::listen;
 use crate::tls::{self, Showing};
 use crate::worker::Doors;
 
+/// So long whoever waits at a kept socket is better served by waiting for something to judge by than by a denial.
+const UNREADY: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 const AGAIN: Duration = Duration::from_secs(1);
 /// A gateway that was disabled has so long to answer what it is at; tunnels are cut by the new revision itself.
 const DISABLED: Duration = Duration::from_millis(500);
@@ -44,6 +47,10 @@ pub async fn keep(
     let showing = Arc::new(Showing::default());
     let places = Arc::new(Doors::default());
     let mut current: Option<Wanted> = None;
+    let began = tokio::time::Instant::now();
+    while !judge.is_ready() && began.elapsed() < UNREADY {
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
     loop {
         let compiled = revision.borrow_and_update().clone();
         let mut done = true;

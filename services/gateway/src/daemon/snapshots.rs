@@ -2,6 +2,7 @@
 //! by something older or by nothing.
 
 use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -145,6 +146,13 @@ pub async fn keep(
         directory: config.state.join("credentials"),
         socket: config.enrol_socket.clone(),
     };
+    // Its own alone; the service manager makes what lies above.
+    let made = fs::DirBuilder::new().mode(0o700).create(&place.directory);
+    if let Err(error) = made
+        && error.kind() != std::io::ErrorKind::AlreadyExists
+    {
+        tracing::error!("making {}: {error}", place.directory.display());
+    }
     let own = loop {
         match place.credentials().await {
             Ok(own) => break own,

@@ -22,7 +22,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use clawgress_audit::queue::Queue;
 use clawgress_identity::Identity;
 use clawgress_policy::{Moment, Reason};
-use clawgress_quota::{Ledger, Reservation, Spent};
+use clawgress_quota::{Ledger, Reservation, Share, Spent};
 use tokio::sync::watch;
 
 pub use admit::{Admission, Asked, Shown};
@@ -109,6 +109,11 @@ impl Judge {
 
     pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
         self.snapshot.load_full()
+    }
+
+    /// Whether there is something to judge by, and a part of the quotas to give away.
+    pub fn is_ready(&self) -> bool {
+        self.snapshot.load().is_some() && self.ledger.share() != Share::NONE
     }
 
     pub fn blocked(&self) -> Arc<Blocked> {

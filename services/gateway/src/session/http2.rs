@@ -53,14 +53,13 @@ impl Drop for OfStream {
 /// None: there are as many connections and streams as there may be.
 fn place_of(worker: &Worker, shared: &Arc<Shared>) -> Option<OfStream> {
     let first = shared.streams.fetch_add(1, Ordering::Relaxed) == 0;
-    let mut of_stream = OfStream {
+    let place = (!first).then(|| worker.enter_again());
+    let full = matches!(place, Some(None));
+    let of_stream = OfStream {
         shared: Arc::clone(shared),
-        _place: None,
+        _place: place.flatten(),
     };
-    if !first {
-        of_stream._place = Some(worker.enter_again()?);
-    }
-    Some(of_stream)
+    (!full).then_some(of_stream)
 }
 
 pub(crate) async fn serve(worker: Arc<Worker>, connection: Connection) {

@@ -63,7 +63,9 @@ pub async fn serve(worker: Arc<Worker>, mut connection: Connection) {
     let mut patience = limits.head;
     loop {
         let mut head = std::mem::take(&mut connection.ahead);
-        let end = match read_head(&worker, &mut connection.stream, &mut head, patience).await {
+        let fresh = connection.place.is_fresh();
+        let read = read_head(&worker, &mut connection.stream, &mut head, patience, fresh);
+        let end = match read.await {
             Ok(Some(end)) => end,
             // Half a head and silence: somebody who wants to be waited for.
             Ok(None) if !head.is_empty() => {
@@ -115,6 +117,7 @@ pub async fn serve(worker: Arc<Worker>, mut connection: Connection) {
                 }
             }
         }
+        connection.place.used();
         patience = limits.between;
         if worker.is_draining() {
             return;
@@ -139,6 +142,7 @@ async fn read_head(
     stream: &mut Stream,
     bytes: &mut Vec<u8>,
     patience: Duration,
+    fresh: bool,
 ) -> Result<Option<usize>, HeadError> {
     if bytes.is_empty() {
         let first = timeout(patience, read_more(stream, bytes));
@@ -146,7 +150,7 @@ async fn read_head(
             biased;
             came = first => came,
             // Nothing of a next request is here: a good moment to part.
-            () = worker.drained() => return Ok(None),
+            () = worker.drained(), if !fresh => return Ok(None),
         };
         if !matches!(came, Ok(true)) {
             return Ok(None);

@@ -3,7 +3,8 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use crate::lab::{HOST, Lab, hello, read_body, read_head};
+use crate::lab::{HOST, Lab, read_body, read_head};
+use crate::origin::hello;
 
 /// None: closed without an answer.
 fn ask(lab: &Lab, agent: &mut TcpStream, path: &str) -> Option<String> {

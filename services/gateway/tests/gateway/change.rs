@@ -8,7 +8,8 @@ use clawgress_config::Cidr;
 use clawgress_gateway::clock::Look;
 use clawgress_gateway::judge::Own;
 
-use crate::lab::{HOST, Lab, hello};
+use crate::lab::{HOST, Lab};
+use crate::origin::hello;
 
 fn tunnel(lab: &Lab) -> TcpStream {
     let mut agent = lab.agent();

@@ -180,3 +180,77 @@ fn an_agent_whose_share_of_the_queue_is_full_is_denied_and_counted() {
         .collect();
     assert!(of_share.iter().all(|event| event["credential"] == prefix));
 }
+
+fn mount(arguments: &[&str]) {
+    let status = std::process::Command::new("mount").args(arguments).status();
+    assert!(status.unwrap().success(), "mount {arguments:?}");
+}
+
+#[test]
+fn a_full_disk_lets_nothing_through_and_loses_no_count() {
+    let done = std::thread::spawn(|| {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)
+            .expect("a mount namespace; run the tests as root or within `unshare -Urm`");
+        mount(&["--make-rprivate", "/"]);
+        let state = tempfile::tempdir().unwrap();
+        let place = state.path().to_str().unwrap();
+        mount(&["-t", "tmpfs", "-o", "size=1m", "none", place]);
+        let settings = Settings {
+            max_bytes: 4 << 20,
+            share_per_agent: 4 << 20,
+            ..Settings::default()
+        };
+        let queue = Queue::open(&state.path().join("queue"), settings).unwrap();
+        let ledger = Arc::new(Ledger::new(&Quotas::default()));
+        let judge = Arc::new(Judge::new(queue, ledger, Blocked::default()));
+        let mut world = World::with(&world::allowing(&[HOST], 0));
+        let key = world.agent("agent-1");
+        judge.take_own(Own::default());
+        judge.take(world.snapshot());
+        let (_gateway, address) = serve(&judge);
+        let request = |host: &str| {
+            format!(
+                "CONNECT {host}:443 HTTP/1.1\r\nHost: {host}:443\r\nProxy-Authorization: Bearer {key}\r\n\r\n"
+            )
+        };
+        let mut asked = 0;
+        // A denial stands, whether or not it can be written down.
+        let full = loop {
+            assert!(ask(address, &request("x.example")).starts_with("HTTP/1.1 403 "));
+            asked += 1;
+            assert!(asked < 20_000, "a disk never fills");
+            if !asked.is_multiple_of(200) {
+                continue;
+            }
+            let counted: u64 = queued(&judge).iter().map(stands_for).sum();
+            if counted < asked {
+                break counted;
+            }
+        };
+        assert!(full > 100, "{full}");
+        for _ in 0..3 {
+            let head = ask(address, &request(HOST));
+            assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+            asked += 1;
+        }
+        judge.tell_folded();
+        let counted: u64 = queued(&judge).iter().map(stands_for).sum();
+        assert!(counted < asked);
+        mount(&["-o", "remount,size=16m", place]);
+        judge.tell_folded();
+        let counted: u64 = queued(&judge).iter().map(stands_for).sum();
+        assert_eq!(counted, asked);
+        // Whoever is let in now is recorded before anything else.
+        let before = queued(&judge).len();
+        let head = ask(address, &request(HOST));
+        assert!(
+            head.starts_with("HTTP/1.1 504 ") || head.starts_with("HTTP/1.1 502 "),
+            "{head}"
+        );
+        assert_eq!(queued(&judge).len(), before + 1);
+        drop(judge);
+    });
+    if let Err(panic) = done.join() {
+        std::panic::resume_unwind(panic);
+    }
+}

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -13,13 +13,14 @@ use clawgress_gateway::gateway::{Gateway, Sockets};
 use clawgress_gateway::judge::Judge;
 use clawgress_gateway::listen;
 use clawgress_gateway::tls::Showing;
+use clawgress_gateway::worker::Limits;
 use nix::sched::{CloneFlags, unshare};
 
+use crate::origin::{self, Counts, SERVER};
 use crate::world::{self, LIMITS, World};
 
 pub(crate) const HOST: &str = "origin.lab.test";
 pub(crate) const TLS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3129);
-const SERVER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 
 pub(crate) struct Lab {
     pub(crate) judge: Arc<Judge>,
@@ -33,12 +34,6 @@ pub(crate) struct Lab {
     _state: tempfile::TempDir,
 }
 
-#[derive(Default)]
-struct Counts {
-    connections: AtomicUsize,
-    bytes: AtomicUsize,
-}
-
 impl Lab {
     /// Runs a test in a thread with a network of its own.
     pub(crate) fn run(test: impl FnOnce(&Lab) + Send) {
@@ -48,6 +43,19 @@ impl Lab {
     /// After a change of what is committed at first.
     pub(crate) fn run_with(
         prepare: impl FnOnce(&mut World) + Send,
+        test: impl FnOnce(&Lab) + Send,
+    ) {
+        Self::run_all(prepare, |_| {}, test);
+    }
+
+    /// With other bounds of a connection.
+    pub(crate) fn run_bounded(bound: fn(&mut Limits), test: impl FnOnce(&Lab) + Send) {
+        Self::run_all(|_| {}, bound, test);
+    }
+
+    pub(crate) fn run_all(
+        prepare: impl FnOnce(&mut World) + Send,
+        bound: fn(&mut Limits),
         test: impl FnOnce(&Lab) + Send,
     ) {
         std::thread::scope(|scope| {
@@ -61,7 +69,7 @@ impl Lab {
                         .expect("ip is needed: apt-get install iproute2");
                     assert!(status.success(), "ip {line}");
                 }
-                test(&Lab::new(prepare));
+                test(&Lab::new(prepare, bound));
             });
             if let Err(panic) = done.join() {
                 std::panic::resume_unwind(panic);
@@ -69,17 +77,19 @@ impl Lab {
         });
     }
 
-    fn new(prepare: impl FnOnce(&mut World)) -> Self {
+    fn new(prepare: impl FnOnce(&mut World), bound: fn(&mut Limits)) -> Self {
+        let mut limits = LIMITS;
+        bound(&mut limits);
         let state = tempfile::tempdir().unwrap();
         let serving = Arc::new(Counts::default());
         for port in [80, 443] {
             let listener = TcpListener::bind((SERVER, port)).unwrap();
             let counts = Arc::clone(&serving);
-            std::thread::spawn(move || server(&listener, &counts));
+            std::thread::spawn(move || origin::server(&listener, &counts));
         }
         let names = UdpSocket::bind("127.0.0.1:0").unwrap();
         let name_server_at = names.local_addr().unwrap();
-        std::thread::spawn(move || name_server(&names));
+        std::thread::spawn(move || origin::name_server(&names));
         let mut world = World::with(&world::allowing(&[HOST, "inside.lab.test"], 0));
         let key = world.agent("agent-1");
         prepare(&mut world);
@@ -100,7 +110,7 @@ impl Lab {
         };
         let running = Gateway::start(
             Arc::clone(&judge),
-            LIMITS,
+            limits,
             name_server_at,
             &showing,
             &Arc::default(),
@@ -171,6 +181,17 @@ impl Lab {
 
     pub(crate) fn stop_accepting(&self) {
         self.running.stop_accepting();
+    }
+
+    /// What has come to it since this was asked last, by connection; empty ones left out.
+    pub(crate) fn heard_now(&self) -> Vec<Vec<u8>> {
+        let mut heard = self.serving.heard.lock().unwrap();
+        let taken = heard.iter_mut().map(std::mem::take);
+        taken.filter(|bytes| !bytes.is_empty()).collect()
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.running.connections()
     }
 
     /// Waits until nothing is open.
@@ -270,98 +291,4 @@ pub(crate) fn read_body(stream: &mut TcpStream, head: &str) -> String {
     let mut body = vec![0; length];
     stream.read_exact(&mut body).unwrap();
     String::from_utf8(body).unwrap()
-}
-
-pub(crate) fn hello(name: &str) -> Vec<u8> {
-    let name = name.as_bytes();
-    let length = name.len() as u16;
-    let mut extensions = vec![0, 0];
-    extensions.extend((length + 5).to_be_bytes());
-    extensions.extend((length + 3).to_be_bytes());
-    extensions.push(0);
-    extensions.extend(length.to_be_bytes());
-    extensions.extend(name);
-    let mut body = vec![3, 3];
-    body.extend([9; 32]);
-    body.extend([0, 0, 2, 0x13, 1, 1, 0]);
-    body.extend((extensions.len() as u16).to_be_bytes());
-    body.extend(extensions);
-    let mut record = vec![22, 3, 1];
-    record.extend((body.len() as u16 + 4).to_be_bytes());
-    record.extend([1, 0]);
-    record.extend((body.len() as u16).to_be_bytes());
-    record.extend(body);
-    record
-}
-
-/// Answers a hello with one byte and then echoes; answers requests with a page that quotes them.
-fn server(listener: &TcpListener, counts: &Arc<Counts>) {
-    while let Ok((mut stream, _)) = listener.accept() {
-        counts.connections.fetch_add(1, Ordering::SeqCst);
-        let counts = Arc::clone(counts);
-        std::thread::spawn(move || {
-            let mut buffer = vec![0; 64 * 1024];
-            let mut greeted = false;
-            while let Ok(length @ 1..) = stream.read(&mut buffer) {
-                counts.bytes.fetch_add(length, Ordering::SeqCst);
-                let bytes = buffer[..length].to_vec();
-                let done = if !greeted && bytes[0] == 22 {
-                    greeted = true;
-                    stream.write_all(b"!")
-                } else if !greeted {
-                    page(&mut stream, bytes)
-                } else {
-                    stream.write_all(&bytes)
-                };
-                if done.is_err() {
-                    return;
-                }
-            }
-        });
-    }
-}
-
-fn page(stream: &mut TcpStream, mut request: Vec<u8>) -> std::io::Result<()> {
-    let text = String::from_utf8_lossy(&request).into_owned();
-    if text.contains("Expect: 100-continue") {
-        stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
-        let mut byte = [0];
-        while !request.ends_with(b"0\r\nDigest: d\r\n\r\n") {
-            stream.read_exact(&mut byte)?;
-            request.push(byte[0]);
-        }
-    }
-    let head = format!(
-        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n",
-        request.len()
-    );
-    stream.write_all(&[head.as_bytes(), &request].concat())
-}
-
-/// `inside…` leads inside, every other name to the server.
-fn name_server(socket: &UdpSocket) {
-    let mut buffer = [0; 1500];
-    while let Ok((length, from)) = socket.recv_from(&mut buffer) {
-        let Some(end) = buffer[12..length]
-            .iter()
-            .position(|byte| *byte == 0)
-            .map(|at| 12 + at + 5)
-        else {
-            continue;
-        };
-        let wanted = buffer[end - 4..end] == [0, 1, 0, 1];
-        let address = if buffer[13..].starts_with(b"inside") {
-            Ipv4Addr::new(10, 1, 2, 3)
-        } else {
-            SERVER
-        };
-        let mut answer = buffer[..end].to_vec();
-        answer[2..4].copy_from_slice(&[0x81, 0x80]);
-        answer[4..12].copy_from_slice(&[0, 1, 0, u8::from(wanted), 0, 0, 0, 0]);
-        if wanted {
-            answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0x0e, 0x10, 0, 4]);
-            answer.extend(address.octets());
-        }
-        let _ = socket.send_to(&answer, from);
-    }
 }

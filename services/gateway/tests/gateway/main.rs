@@ -1,9 +1,12 @@
 //! A running gateway between real agents and real servers.
 
+mod bad;
 mod bounds;
 mod change;
 mod events;
 mod lab;
+mod origin;
 mod requests;
+mod smuggling;
 mod tls;
 mod world;

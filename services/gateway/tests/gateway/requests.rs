@@ -6,7 +6,8 @@
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
-use crate::lab::{self, HOST, Lab, hello, read_head};
+use crate::lab::{self, HOST, Lab, read_head};
+use crate::origin::hello;
 use clawgress_gateway::judge::Blocked;
 
 #[test]

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::lab::{self, HOST, Lab, hello};
+use crate::lab::{self, HOST, Lab};
+use crate::origin::hello;
 use hyper::body::Bytes;
 use hyper::{Method, Request};
 use rustls::pki_types::pem::PemObject;
