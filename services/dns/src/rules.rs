@@ -41,7 +41,7 @@ pub struct Judged<'r> {
     pub verdict: NameVerdict<'r>,
     /// The rule in report mode that would have denied what is allowed.
     pub would_deny: Option<&'r str>,
-    /// A rule decided: addresses are looked at, too.
+    /// Addresses are to be looked at, too.
     pub by_rules: bool,
 }
 
@@ -175,7 +175,14 @@ impl Rules {
         match who {
             Who::Agent(principal) => match self.index.reach_name(principal, name, &[], moment) {
                 Some(reach) => Judged::by_rules(principal, &reach),
-                None => Judged::by_lists(self.index.judge_name(principal, name, moment)),
+                None => Judged {
+                    // A rule may still deny where the name leads.
+                    by_rules: principal
+                        .ruled
+                        .as_ref()
+                        .is_some_and(|ruled| !ruled.networks.is_empty()),
+                    ..Judged::by_lists(self.index.judge_name(principal, name, moment))
+                },
             },
             Who::Front => Judged::by_lists(self.judge_for_front(name, moment)),
         }

@@ -3,4 +3,5 @@
 mod failing;
 mod front;
 mod policy;
+mod rules;
 mod world;

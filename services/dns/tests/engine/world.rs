@@ -220,8 +220,13 @@ impl World {
 
     /// Has a revision loaded and waits until it is.
     pub(crate) async fn load(&self, number: u64, policy: &serde_json::Value) {
+        self.load_revision(&revision(number, policy)).await;
+    }
+
+    pub(crate) async fn load_revision(&self, revision: &Revision) {
+        let number = revision.number;
         let path = self.directory.path().join(format!("{number}.json"));
-        revision(number, policy).write(&path).unwrap();
+        revision.write(&path).unwrap();
         eventually(|| self.minutes.lock().unwrap().connection.is_some()).await;
         self.tell_load(number, &path);
         eventually(|| {
