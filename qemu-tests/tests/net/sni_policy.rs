@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use clawgress_config::policy::{DomainPattern, Policy};
 use clawgress_enforcer::front::{self, Input, MapName, Places, Rendered};
+use clawgress_enforcer::plan::Blocked;
 use clawgress_policy::{Card, Index, Logging, Moment, Network, Revision};
 use qemu_tests::{Error, Result, fail};
 
@@ -69,6 +70,7 @@ pub(crate) fn render(
         index: &index,
         moment: Moment::trusted(now),
         over_cap: &over_cap,
+        blocked: &Blocked::default(),
         own: &[IpAddr::V4(qemu_tests::lab::Internet::LEASE)],
     };
     let rendered = front::render(&input, places);

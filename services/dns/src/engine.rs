@@ -44,6 +44,7 @@ pub struct Limits {
 pub struct Engine {
     rules: ArcSwapOption<Rules>,
     standing: ArcSwap<Standing>,
+    blocked: ArcSwap<Blocked>,
     /// The enforcer is there and has had its revision loaded. Without it nothing is answered with an address.
     ready: AtomicBool,
     /// Rises whenever what was pinned before counts no more.
@@ -68,6 +69,13 @@ pub struct Engine {
 struct Standing {
     over_cap: HashMap<String, HashSet<String>>,
     clock_trusted: bool,
+}
+
+/// Whom the kill switch holds.
+#[derive(Debug, Default, Clone)]
+struct Blocked {
+    all: bool,
+    principals: HashSet<String>,
 }
 
 /// Type, then name.
@@ -174,6 +182,7 @@ impl Engine {
         Arc::new(Self {
             rules: ArcSwapOption::empty(),
             standing: ArcSwap::default(),
+            blocked: ArcSwap::default(),
             ready: AtomicBool::new(false),
             epoch: AtomicU64::new(0),
             own: ArcSwap::default(),
@@ -266,6 +275,12 @@ impl Engine {
             self.denied(question, asker, Some((rules, Some(who))), &denial);
             Step::Say(Answer::denied(denial.reason, denial.label))
         };
+        // The front's flows are held where they leave.
+        if let Who::Agent(principal) = who
+            && self.is_blocked(&principal.name)
+        {
+            return deny(Denial::of(Reason::Blocked));
+        }
         let standing = self.standing.load();
         let moment = rules.moment(unix_now(), standing.clock_trusted);
         let Some(name) = question.name.as_deref() else {

@@ -19,6 +19,8 @@ use crate::plan::layout::DIRECTORY;
 pub struct Config {
     /// Users who may ask for checks, applications and telemetry.
     pub control_uids: Vec<u32>,
+    /// Users who may set the kill switch.
+    pub block_uids: Vec<u32>,
     /// The user of clawgress-dns.
     pub resolver_uids: Vec<u32>,
     /// The group through which named, haproxy and the sockets' clients get in; absent: the process's own.

@@ -2,6 +2,7 @@
 
 mod applied;
 mod back;
+mod blocked;
 mod candidate;
 mod caps;
 mod carry;

@@ -10,6 +10,7 @@ use clawgress_link::control::CapUse;
 use clawgress_policy::{Index, Moment, Revision};
 use tokio::sync::{mpsc, watch};
 
+use super::blocked;
 use super::config::Config;
 use crate::front::live::Live;
 use crate::pins::Pinner;
@@ -43,6 +44,7 @@ pub(super) struct Standing {
     pub(super) order: u64,
     pub(super) over_cap: Vec<(String, String)>,
     pub(super) clock_trusted: bool,
+    pub(super) blocked: Blocked,
 }
 
 /// The resolver's answer to a `Load`.
@@ -74,6 +76,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Shared {
     pub(super) fn new(config: Config, pinner: Pinner, loaded: mpsc::Sender<Loaded>) -> Self {
+        let blocked = blocked::read(&config.state);
         Self {
             config,
             in_force: RwLock::default(),
@@ -85,7 +88,7 @@ impl Shared {
             live: Mutex::default(),
             deny_log: Mutex::default(),
             over_cap: Mutex::default(),
-            blocked: Mutex::default(),
+            blocked: Mutex::new(blocked),
             cap_use: Mutex::default(),
         }
     }
