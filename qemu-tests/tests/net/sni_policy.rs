@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use clawgress_config::policy::{DomainPattern, Policy};
+use clawgress_config::policy::DomainPattern;
 use clawgress_enforcer::front::{self, Input, MapName, Places, Rendered};
 use clawgress_enforcer::plan::Blocked;
 use clawgress_policy::{Card, Index, Logging, Moment, Network, Revision};
 use qemu_tests::{Error, Result, fail};
 
+use crate::access;
 use crate::sni::NOON;
 
 pub(crate) fn revision(policy: &str) -> Result<Revision> {
@@ -28,8 +29,7 @@ pub(crate) fn revision(policy: &str) -> Result<Revision> {
             addresses: found,
         })
     };
-    let policy = Policy::from_json(policy.as_bytes())
-        .map_err(|problems| Error::other(format!("the test's policy: {problems:?}")))?;
+    let (policy, access) = access::read(policy)?;
     Ok(Revision {
         number: 1,
         created: NOON,
@@ -47,7 +47,7 @@ pub(crate) fn revision(policy: &str) -> Result<Revision> {
             deny_log: true,
         },
         name_servers: Vec::new(),
-        access: clawgress_config::access::Access::default(),
+        access,
     })
 }
 
