@@ -306,3 +306,83 @@ fn a_window_that_closes_cuts_its_live_flow_within_a_second() {
     assert!(!kept.is_finished(), "what is allowed goes on");
     assert!(other_site.load(Ordering::Relaxed) > before);
 }
+
+#[test]
+fn the_kill_switch_cuts_within_a_second_and_outlives_the_process() {
+    if !inside("the_kill_switch_cuts_within_a_second_and_outlives_the_process") {
+        return;
+    }
+    // Both are one machine, whose hardware address may have the addresses of hosts alone.
+    let policy = r#"{"version": 2, "hosts": {
+        "agent-1": {"sources": ["192.168.10.10/32"], "allow": {"domains": ["example.com"]}},
+        "agent-2": {"sources": ["192.168.10.20/32"], "allow": {"domains": ["example.com"]}}}}"#;
+    let mut appliance = Appliance::sealed();
+    appliance.start();
+    let mut resolver = Resolver::connect();
+    let report = appliance.apply(&revision(1, policy));
+    assert!(report.ok, "{report:#?}\n{}", appliance.log());
+    for (who, site) in [("agent-1", "192.0.2.1"), ("agent-2", "192.0.2.2")] {
+        assert_eq!(resolver.pin(1, who, "example.com", &[site], 300), None);
+    }
+    let _site = sink("192.0.2.1:443");
+    let _other = sink("192.0.2.2:443");
+    let cut = send_from("192.168.10.10", "192.0.2.1:443");
+    let kept = send_from("192.168.10.20", "192.0.2.2:443");
+    std::thread::sleep(Duration::from_millis(500));
+    let begun = Instant::now();
+    let block = |agents: &[&str], all| Request::Block {
+        agents: agents.iter().map(|id| (*id).to_owned()).collect(),
+        all,
+    };
+    let report = appliance.report(&block(&["agent-1"], false));
+    assert!(report.ok, "{report:#?}");
+    cut.join().unwrap().unwrap();
+    assert!(
+        begun.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert!(!kept.is_finished(), "what is not blocked goes on");
+    let is_told = |message: &FromEnforcer| {
+        let FromEnforcer::Blocked {
+            principals, all, ..
+        } = message
+        else {
+            return None;
+        };
+        (principals == &["agent-1"] && !all).then_some(())
+    };
+    resolver.hear("the resolver's being told", is_told);
+
+    // Neither a restart nor a commit lets it go on.
+    appliance.stop();
+    appliance.start();
+    let resolver = Resolver::connect();
+    resolver.hear("the resolver's being told again", is_told);
+    eventually("enforcing again", || {
+        appliance.status().enforcing.then_some(())
+    });
+    let try_again = || {
+        let again = on("agent", || {
+            connect_from("192.168.10.10", "192.0.2.1:443").map(drop)
+        });
+        again.join().unwrap()
+    };
+    assert!(try_again().is_err());
+    let report = appliance.apply(&revision(2, policy));
+    assert!(report.ok, "{report:#?}");
+    assert!(try_again().is_err());
+    assert!(appliance.report(&block(&[], true)).ok);
+    eventually("everybody's being cut", || kept.is_finished().then_some(()));
+    assert!(appliance.report(&block(&[], false)).ok);
+    let mut resolver = resolver;
+    assert_eq!(
+        resolver.pin(2, "agent-1", "example.com", &["192.0.2.1"], 300),
+        None
+    );
+    let _site = sink("192.0.2.1:80");
+    let open = on("agent", || {
+        connect_from("192.168.10.10", "192.0.2.1:80").map(drop)
+    });
+    assert_eq!(open.join().unwrap(), Ok(()));
+}

@@ -3,6 +3,7 @@
 use clawgress_config::Cidr;
 use clawgress_config::access::{Action, Agent, AuthType, IdentityMatch, Rule, RuleMode, Status};
 use clawgress_config::policy::DomainPattern;
+use clawgress_link::pins::FromEnforcer;
 use clawgress_policy::Revision;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
@@ -167,4 +168,39 @@ async fn the_front_has_the_names_that_a_rule_opens_on_the_wire() {
     let reply = world.ask(TWO, "ssh.example", RecordType::A).await;
     assert_eq!(reply.addresses(), ["198.51.100.1"]);
     assert!(world.is_pinned("agent-2", "ssh.example", "198.51.100.1".parse().unwrap()));
+}
+
+#[tokio::test]
+async fn whom_the_kill_switch_holds_has_no_name() {
+    let world = with([("all", rule(Action::Allow, 20, &["all.example"]))]).await;
+    world.set("all.example", vec![address("all.example", "198.51.100.1")]);
+    let may = async |source| {
+        world.ask(source, "all.example", RecordType::A).await.code() == ResponseCode::NoError
+    };
+    let blocked = |first, all, principals: &[&str]| FromEnforcer::Blocked {
+        first,
+        all,
+        principals: principals.iter().map(|name| (*name).to_owned()).collect(),
+    };
+    assert!(may(BOUND).await && may(ONE).await);
+    world.tell(&blocked(true, false, &["bound"]));
+    world.tell(&blocked(false, false, &["agent-2"]));
+    eventually_async(async || !may(TWO).await).await;
+    assert!(!may(BOUND).await && may(ONE).await);
+    let reply = world.ask(BOUND, "all.example", RecordType::A).await;
+    assert_eq!(reply.why(), (15, "blocked".to_owned()));
+    world.tell(&blocked(true, true, &[]));
+    eventually_async(async || !may(ONE).await).await;
+    world.tell(&blocked(true, false, &[]));
+    eventually_async(async || may(BOUND).await).await;
+}
+
+async fn eventually_async(attempt: impl AsyncFn() -> bool) {
+    for _ in 0..200 {
+        if attempt().await {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("it did not come about");
 }
