@@ -164,6 +164,7 @@ impl Engine {
     /// From now on answers follow these rules.
     pub fn load(&self, rules: Rules) {
         lock(&self.events).set_facility(rules.facility);
+        lock(&self.trail).set_when_full(rules.when_full);
         self.rules.store(Some(Arc::new(rules)));
         self.forget();
         self.ready.store(true, Ordering::Release);

@@ -4,4 +4,5 @@ mod failing;
 mod front;
 mod policy;
 mod rules;
+mod trail;
 mod world;

@@ -11,9 +11,9 @@ use hickory_proto::rr::RecordType;
 use crate::world::{World, address, ask, policy, revision};
 
 /// An agent with an address of its own, the host agent-1, the host agent-2 with names on the wire, and the LAN.
-const BOUND: [u8; 4] = [10, 66, 0, 5];
+pub(crate) const BOUND: [u8; 4] = [10, 66, 0, 5];
 const OFF: [u8; 4] = [10, 66, 0, 6];
-const ONE: [u8; 4] = [10, 66, 0, 1];
+pub(crate) const ONE: [u8; 4] = [10, 66, 0, 1];
 const TWO: [u8; 4] = [10, 66, 0, 2];
 const SOMEBODY: [u8; 4] = [10, 66, 0, 9];
 
@@ -36,7 +36,7 @@ fn agent(source: [u8; 4], status: Status) -> Agent {
     }
 }
 
-fn rule(action: Action, priority: u32, domains: &[&str]) -> Rule {
+pub(crate) fn rule(action: Action, priority: u32, domains: &[&str]) -> Rule {
     Rule {
         version: 1,
         priority,
@@ -60,7 +60,7 @@ fn rule(action: Action, priority: u32, domains: &[&str]) -> Rule {
     }
 }
 
-fn ruled(rules: impl IntoIterator<Item = (&'static str, Rule)>) -> Revision {
+pub(crate) fn ruled(rules: impl IntoIterator<Item = (&'static str, Rule)>) -> Revision {
     let mut revision = revision(2, &policy());
     revision.access.agents = [
         ("bound".to_owned(), agent(BOUND, Status::Active)),
@@ -72,7 +72,7 @@ fn ruled(rules: impl IntoIterator<Item = (&'static str, Rule)>) -> Revision {
     revision
 }
 
-async fn with(rules: impl IntoIterator<Item = (&'static str, Rule)>) -> World {
+pub(crate) async fn with(rules: impl IntoIterator<Item = (&'static str, Rule)>) -> World {
     let world = World::enforcing().await;
     world.load_revision(&ruled(rules)).await;
     world
