@@ -19,5 +19,6 @@ mod resolver;
 mod serve;
 mod shared;
 mod steps;
+mod trail;
 
 pub use serve::serve;

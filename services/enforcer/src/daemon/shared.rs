@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::blocked;
 use super::config::Config;
+use super::trail::Trail;
 use crate::front::live::Live;
 use crate::pins::Pinner;
 use crate::plan::{Blocked, Plan};
@@ -61,6 +62,7 @@ pub(super) struct Shared {
     pub(super) pinner: tokio::sync::Mutex<Pinner>,
     pub(super) standing: watch::Sender<Standing>,
     pub(super) loaded: mpsc::Sender<Loaded>,
+    pub(super) trail: Trail,
     rings: Mutex<Rings>,
     meters: Mutex<Meters>,
     live: Mutex<Live>,
@@ -75,7 +77,12 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    pub(super) fn new(config: Config, pinner: Pinner, loaded: mpsc::Sender<Loaded>) -> Self {
+    pub(super) fn new(
+        config: Config,
+        pinner: Pinner,
+        loaded: mpsc::Sender<Loaded>,
+        trail: Trail,
+    ) -> Self {
         let blocked = blocked::read(&config.state);
         Self {
             config,
@@ -83,6 +90,7 @@ impl Shared {
             pinner: tokio::sync::Mutex::new(pinner),
             standing: watch::Sender::default(),
             loaded,
+            trail,
             rings: Mutex::default(),
             meters: Mutex::default(),
             live: Mutex::default(),

@@ -1,13 +1,17 @@
 //! What the rules for one principal have in common, whatever it asks for: found once for each revision.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use clawgress_config::{Cidr, access::Action, policy::DomainPattern};
 
 use super::{
     Host, Ports, Request, Rules, build::Rule, identity::Class, reach::asked, search::Search,
 };
-use crate::{Moment, Principal, Reason};
+use crate::{Decision, Index, Moment, Principal, Reason};
+
+/// Nobody's source.
+const NOWHERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
 
 /// So many ports of one principal's rules are told apart on the path of packets, where each costs an element for every
 /// address.
@@ -66,6 +70,23 @@ impl Rules {
             (None, Some(_)) => OnWire::Tried,
             (None, None) => OnWire::Listed,
         }
+    }
+
+    pub(crate) fn decide_unseen<'r>(
+        &'r self,
+        index: &'r Index,
+        who: &Principal,
+        host: Host<'_>,
+        port: u16,
+        resolved: &[IpAddr],
+        moment: Moment,
+    ) -> Decision<'r> {
+        let request = Request {
+            port,
+            source: who.sources.first().map_or(NOWHERE, |source| source.address),
+            ..asked(who, host, resolved)
+        };
+        self.decide(index, &request, moment)
     }
 
     /// The rules that are for this principal, in their order.
