@@ -289,7 +289,12 @@ impl Stack {
     }
 
     pub fn resolver(&mut self) -> Result {
-        let config = overlay("etc/clawgress/dns.toml");
+        let queue = self.scratch.path().join("dns");
+        std::fs::create_dir_all(&queue).doing("making", &queue)?;
+        std::os::unix::fs::chown(&queue, Some(RESOLVER.0), None).doing("giving away", &queue)?;
+        let config = read(&overlay("etc/clawgress/dns.toml"))?;
+        let config = config.replace("/var/lib/clawgress/dns", &queue.display().to_string());
+        let config = self.file("dns.toml", &config)?;
         let line = format!(
             "{} --config {}",
             self.programs.join("clawgress-dns").display(),

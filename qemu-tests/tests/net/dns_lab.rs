@@ -156,7 +156,12 @@ impl Resolver {
     pub(crate) fn start(&mut self, case: &Case) -> Result {
         self.daemon = None;
         let socket = self.socket().display().to_string();
-        let config = altered("etc/clawgress/dns.toml", &[(SOCKET, &socket)])?;
+        let queue = self.gateway.path("dns").display().to_string();
+        let moved = [
+            (SOCKET, socket.as_str()),
+            ("/var/lib/clawgress/dns", &queue),
+        ];
+        let config = altered("etc/clawgress/dns.toml", &moved)?;
         let config = self.gateway.file("dns.toml", &config)?;
         let command = format!(
             "{} --config {}",

@@ -1,6 +1,7 @@
 //! Enforcement without a VM: the ruleset, the resolver and the front as the image ships them, run with this machine's
 //! own nft, named and haproxy inside namespaces. A packet that leaves is seen on a wire, not inferred from a counter.
 
+mod access;
 mod dns;
 mod dns_evasion;
 mod dns_lab;
@@ -15,6 +16,7 @@ mod plan_named;
 mod plan_packets;
 mod plan_rates;
 mod resolver;
+mod rules;
 mod ruleset;
 mod sni;
 mod sni_hello;

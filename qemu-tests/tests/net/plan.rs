@@ -7,7 +7,6 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use clawgress_config::Cidr;
-use clawgress_config::policy::Policy;
 use clawgress_enforcer::plan::{self, CarriedPin, Carry, Leaf, Plan, Touched};
 use clawgress_policy::{Card, Index, Logging, Moment, Network, Revision};
 use qemu_tests::agent::BOX_LAN;
@@ -18,6 +17,7 @@ use qemu_tests::{Error, Result, require};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::access;
 use crate::gateway::{Gateway, NFT};
 
 pub(crate) const IP: (&str, &str) = ("/usr/sbin/ip", "iproute2");
@@ -92,8 +92,7 @@ impl Planned {
         generation: u32,
         mut carry: Carry,
     ) -> Result<Plan> {
-        let policy = Policy::from_json(policy.as_bytes())
-            .map_err(|problems| Error::other(format!("the test's policy: {problems:?}")))?;
+        let (policy, access) = access::read(policy)?;
         let addresses = BOX_LAN
             .into_iter()
             .map(cidr)
@@ -119,7 +118,7 @@ impl Planned {
                 deny_log: true,
             },
             name_servers: Vec::new(),
-            access: clawgress_config::access::Access::default(),
+            access,
         };
         let index = Index::of(&revision).map_err(|error| Error::other(error.to_string()))?;
         if let Some(before) = &*self.in_force.borrow() {

@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use clawgress_config::policy::{DomainPattern, Policy};
+use clawgress_config::policy::DomainPattern;
 use clawgress_enforcer::front::{self, Input, MapName, Places, Rendered};
+use clawgress_enforcer::plan::Blocked;
 use clawgress_policy::{Card, Index, Logging, Moment, Network, Revision};
 use qemu_tests::{Error, Result, fail};
 
+use crate::access;
 use crate::sni::NOON;
 
 pub(crate) fn revision(policy: &str) -> Result<Revision> {
@@ -27,8 +29,7 @@ pub(crate) fn revision(policy: &str) -> Result<Revision> {
             addresses: found,
         })
     };
-    let policy = Policy::from_json(policy.as_bytes())
-        .map_err(|problems| Error::other(format!("the test's policy: {problems:?}")))?;
+    let (policy, access) = access::read(policy)?;
     Ok(Revision {
         number: 1,
         created: NOON,
@@ -46,7 +47,7 @@ pub(crate) fn revision(policy: &str) -> Result<Revision> {
             deny_log: true,
         },
         name_servers: Vec::new(),
-        access: clawgress_config::access::Access::default(),
+        access,
     })
 }
 
@@ -69,6 +70,7 @@ pub(crate) fn render(
         index: &index,
         moment: Moment::trusted(now),
         over_cap: &over_cap,
+        blocked: &Blocked::default(),
         own: &[IpAddr::V4(qemu_tests::lab::Internet::LEASE)],
     };
     let rendered = front::render(&input, places);

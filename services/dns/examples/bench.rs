@@ -195,7 +195,12 @@ fn start_resolver(arguments: &Arguments, scratch: &Path) -> Result<Daemon> {
     let socket = scratch.join("pins.sock");
     serve_pins(&socket, &file)?;
     let shipped = include_str!("../../../rootfs-overlay/etc/clawgress/dns.toml");
-    let config = shipped.replace(clawgress_link::pins::SOCKET, &socket.display().to_string());
+    let config = shipped
+        .replace(clawgress_link::pins::SOCKET, &socket.display().to_string())
+        .replace(
+            "/var/lib/clawgress/dns",
+            &scratch.join("dns").display().to_string(),
+        );
     let file = scratch.join("dns.toml");
     write(&file, &config)?;
     start(Command::new(&arguments.resolver).arg("--config").arg(&file))

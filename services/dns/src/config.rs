@@ -19,8 +19,19 @@ pub struct Config {
     pub named: SocketAddr,
     /// The enforcer's socket.
     pub enforcer: PathBuf,
+    pub audit: Audit,
     limits: Limits,
     budget: Budget,
+}
+
+/// Where questions are recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Audit {
+    pub queue: PathBuf,
+    pub ship_socket: PathBuf,
+    pub queue_bytes: u64,
+    pub queue_bytes_per_agent: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -84,6 +95,22 @@ impl Configuration for Config {
                     "{key} is {address}; it must be a loopback address, for nothing of this leaves the box"
                 ));
             }
+        }
+        let audit = &self.audit;
+        if let Some(path) = [&audit.queue, &audit.ship_socket]
+            .into_iter()
+            .find(|path| !path.is_absolute())
+        {
+            return Some(format!(
+                "audit has the path {}; write the whole path, from /",
+                path.display()
+            ));
+        }
+        if audit.queue_bytes_per_agent == 0 || audit.queue_bytes < audit.queue_bytes_per_agent {
+            return Some(format!(
+                "audit.queue_bytes_per_agent is {}; it must be at least 1, and audit.queue_bytes not below it",
+                audit.queue_bytes_per_agent
+            ));
         }
         if self.agents.is_empty() {
             return Some("agents is empty; name the addresses to listen on".to_owned());
@@ -171,6 +198,12 @@ mod tests {
                 "names_per_minute = 60",
                 "names_per_minute = 0",
                 "names_per_minute is 0",
+            ),
+            ("\"/var/lib/clawgress/dns", "\"dns", "the path dns/queue"),
+            (
+                "queue_bytes = 268435456",
+                "queue_bytes = 1",
+                "audit.queue_bytes not below",
             ),
             ("[budget]", "[budget]\nextra = 1", "extra"),
             ("connections = ", "# connections = ", "connections"),

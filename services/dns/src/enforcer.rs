@@ -221,6 +221,11 @@ impl Session<'_> {
                 over_cap,
                 clock_trusted,
             } => self.engine.set_standing(over_cap, clock_trusted),
+            FromEnforcer::Blocked {
+                first,
+                all,
+                principals,
+            } => self.engine.set_blocked(first, all, principals),
         }
         Ok(())
     }

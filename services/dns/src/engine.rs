@@ -30,6 +30,7 @@ use crate::flights::{self, Flight, Flights};
 use crate::pins::Pinned;
 use crate::question::{Fault, Question};
 use crate::rules::{Rules, Who};
+use crate::trail::{By, Trail};
 use crate::upstream::Upstream;
 
 /// What this process may hold at a time.
@@ -44,6 +45,7 @@ pub struct Limits {
 pub struct Engine {
     rules: ArcSwapOption<Rules>,
     standing: ArcSwap<Standing>,
+    blocked: ArcSwap<Blocked>,
     /// The enforcer is there and has had its revision loaded. Without it nothing is answered with an address.
     ready: AtomicBool,
     /// Rises whenever what was pinned before counts no more.
@@ -55,6 +57,7 @@ pub struct Engine {
     counts: Mutex<Counts>,
     complaints: Mutex<Complaints>,
     events: Mutex<Events>,
+    trail: Mutex<Trail>,
     /// Who waits for an answer of named that has been asked for already.
     asking: Mutex<HashMap<Key, Vec<oneshot::Sender<Arc<Facts>>>>>,
     most_asking: usize,
@@ -68,6 +71,13 @@ pub struct Engine {
 struct Standing {
     over_cap: HashMap<String, HashSet<String>>,
     clock_trusted: bool,
+}
+
+/// Whom the kill switch holds.
+#[derive(Debug, Default, Clone)]
+struct Blocked {
+    all: bool,
+    principals: HashSet<String>,
 }
 
 /// Type, then name.
@@ -131,7 +141,7 @@ struct Allowed<'r> {
     label: Option<&'r str>,
     pin: bool,
     by_rules: bool,
-    would_deny: Option<&'r str>,
+    by: By<'r>,
     moment: Moment,
     now: Instant,
 }
@@ -142,6 +152,7 @@ struct Denial<'r> {
     label: Option<&'r str>,
     /// The rule that would have allowed the name.
     pattern: Option<&'r str>,
+    by: By<'r>,
 }
 
 impl Denial<'_> {
@@ -150,6 +161,7 @@ impl Denial<'_> {
             reason,
             label: None,
             pattern: None,
+            by: By::NOTHING,
         }
     }
 }
@@ -170,10 +182,17 @@ impl Asker {
 }
 
 impl Engine {
-    pub fn new(limits: &Limits, upstream: Upstream, link: Link, events: Events) -> Arc<Self> {
+    pub fn new(
+        limits: &Limits,
+        upstream: Upstream,
+        link: Link,
+        events: Events,
+        trail: Trail,
+    ) -> Arc<Self> {
         Arc::new(Self {
             rules: ArcSwapOption::empty(),
             standing: ArcSwap::default(),
+            blocked: ArcSwap::default(),
             ready: AtomicBool::new(false),
             epoch: AtomicU64::new(0),
             own: ArcSwap::default(),
@@ -183,6 +202,7 @@ impl Engine {
             counts: Mutex::default(),
             complaints: Mutex::default(),
             events: Mutex::new(events),
+            trail: Mutex::new(trail),
             asking: Mutex::default(),
             most_asking: limits.flights.total,
             flights: Flights::new(limits.flights),
@@ -235,21 +255,21 @@ impl Engine {
         }
         let rules = self.rules.load();
         let Some(rules) = rules.as_deref() else {
-            self.denied(question, asker, None, &Denial::of(Reason::Unavailable));
-            return (0, Step::Say(Answer::unready()));
+            let recorded = self.denied(question, asker, None, &Denial::of(Reason::Unavailable));
+            return (0, say(recorded, Answer::unready()));
         };
         let who = match asker {
             Asker::Agent(source) => rules.agent(source),
             Asker::Front => Some(Who::Front),
         };
         let Some(who) = who else {
-            self.denied(
+            let recorded = self.denied(
                 question,
                 asker,
                 Some((rules, None)),
                 &Denial::of(Reason::UnknownSource),
             );
-            return (0, Step::Say(Answer::stranger()));
+            return (0, say(recorded, Answer::stranger()));
         };
         (who.id(), self.judge(question, asker, rules, who, fetched))
     }
@@ -263,9 +283,15 @@ impl Engine {
         fetched: Option<&Arc<Facts>>,
     ) -> Step {
         let deny = |denial: Denial<'_>| {
-            self.denied(question, asker, Some((rules, Some(who))), &denial);
-            Step::Say(Answer::denied(denial.reason, denial.label))
+            let recorded = self.denied(question, asker, Some((rules, Some(who))), &denial);
+            say(recorded, Answer::denied(denial.reason, denial.label))
         };
+        // The front's flows are held where they leave.
+        if let Who::Agent(principal) = who
+            && self.is_blocked(&principal.name)
+        {
+            return deny(Denial::of(Reason::Blocked));
+        }
         let standing = self.standing.load();
         let moment = rules.moment(unix_now(), standing.clock_trusted);
         let Some(name) = question.name.as_deref() else {
@@ -283,6 +309,7 @@ impl Engine {
                     reason,
                     label,
                     pattern: None,
+                    by: judged.by,
                 });
             }
         };
@@ -295,6 +322,10 @@ impl Engine {
                 reason: Reason::OverCap,
                 label,
                 pattern: Some(pattern),
+                by: By {
+                    label,
+                    ..By::NOTHING
+                },
             });
         }
         let allowed = Allowed {
@@ -307,29 +338,39 @@ impl Engine {
             label,
             pin,
             by_rules: judged.by_rules,
-            would_deny: judged.would_deny,
+            by: judged.by,
             moment,
             now: Instant::now(),
         };
         if !self.ready.load(Ordering::Acquire) {
-            self.failed(&allowed);
-            return Step::Say(Answer::failed("the enforcer is away"));
+            let recorded = self.failed(&allowed);
+            return say(recorded, Answer::failed("the enforcer is away"));
         }
         match question.kind() {
             kind if facts::is_address(kind) => self.relay(&allowed, fetched),
             kind if facts::is_plain_data(kind) && !allowed.wild() => self.relay(&allowed, fetched),
             kind => {
-                self.answered(&allowed, false);
-                Step::Say(match kind {
+                let recorded = self.answered(&allowed, false);
+                let answer = match kind {
                     // Whatever they would tell (keys that hide a name, other transports, other addresses, another
                     // port) leads past what is enforced; without them clients ask for addresses.
                     RecordType::HTTPS | RecordType::SVCB => Answer::nothing(),
                     RecordType::ANY => Answer::minimal_any(),
                     _ => Answer::unsupported(),
-                })
+                };
+                say(recorded, answer)
             }
         }
     }
+}
+
+/// What can't be recorded is not said.
+fn say(recorded: bool, answer: Answer) -> Step {
+    Step::Say(if recorded {
+        answer
+    } else {
+        Answer::failed("it can't be recorded")
+    })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

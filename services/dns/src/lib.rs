@@ -22,4 +22,5 @@ pub mod question;
 pub mod random;
 pub mod registered;
 pub mod rules;
+pub mod trail;
 pub mod upstream;

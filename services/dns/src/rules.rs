@@ -7,12 +7,14 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use clawgress_config::Cidr;
+use clawgress_config::access::WhenFull;
 use clawgress_link::deny_lines::{USUAL_FACILITY, facility};
 use clawgress_policy::{
     Card, Index, IndexError, Moment, NameVerdict, Principal, Reach, Reason, Revision, RevisionError,
 };
 
 use crate::address;
+use crate::trail::By;
 
 /// The front, asking on behalf of flows that it has checked.
 pub const FRONT: &str = "sni";
@@ -25,6 +27,8 @@ pub struct Rules {
     pub revision: u64,
     /// Whether denials are events.
     pub deny_log: bool,
+    /// What becomes of a question that can't be recorded.
+    pub when_full: WhenFull,
     /// Of the syslog, for those events.
     pub facility: u8,
     index: Index,
@@ -39,9 +43,8 @@ pub struct Rules {
 #[derive(Debug, Clone, Copy)]
 pub struct Judged<'r> {
     pub verdict: NameVerdict<'r>,
-    /// The rule in report mode that would have denied what is allowed.
-    pub would_deny: Option<&'r str>,
-    /// A rule decided: addresses are looked at, too.
+    pub by: By<'r>,
+    /// Addresses are to be looked at, too.
     pub by_rules: bool,
 }
 
@@ -57,9 +60,13 @@ pub enum Leads {
 
 impl<'r> Judged<'r> {
     fn by_lists(verdict: NameVerdict<'r>) -> Self {
+        let (id, label) = match verdict {
+            NameVerdict::Allow { label, .. } => (By::LISTS, label),
+            NameVerdict::Deny { label, .. } => (By::NOTHING, label),
+        };
         Self {
             verdict,
-            would_deny: None,
+            by: By { label, ..id },
             by_rules: false,
         }
     }
@@ -78,7 +85,13 @@ impl<'r> Judged<'r> {
         };
         Self {
             verdict,
-            would_deny: decision.would_deny,
+            by: By {
+                policy_id: decision.policy_id,
+                version: Some(decision.version),
+                label,
+                would_deny: decision.would_deny,
+                alert: decision.alert,
+            },
             by_rules: true,
         }
     }
@@ -145,6 +158,7 @@ impl Rules {
         Ok(Self {
             revision: revision.number,
             deny_log: revision.logging.deny_log,
+            when_full: revision.access.audit.when_full,
             facility: facility(&revision.logging.facility).unwrap_or(USUAL_FACILITY),
             gateways: if revision.enabled {
                 gateways(&index)
@@ -175,7 +189,14 @@ impl Rules {
         match who {
             Who::Agent(principal) => match self.index.reach_name(principal, name, &[], moment) {
                 Some(reach) => Judged::by_rules(principal, &reach),
-                None => Judged::by_lists(self.index.judge_name(principal, name, moment)),
+                None => Judged {
+                    // A rule may still deny where the name leads.
+                    by_rules: principal
+                        .ruled
+                        .as_ref()
+                        .is_some_and(|ruled| !ruled.networks.is_empty()),
+                    ..Judged::by_lists(self.index.judge_name(principal, name, moment))
+                },
             },
             Who::Front => Judged::by_lists(self.judge_for_front(name, moment)),
         }
@@ -273,6 +294,13 @@ impl<'r> Who<'r> {
         match self {
             Self::Agent(principal) => principal.id.0,
             Self::Front => FRONT_ID,
+        }
+    }
+
+    pub fn principal(self) -> Option<&'r Principal> {
+        match self {
+            Self::Agent(principal) => Some(principal),
+            Self::Front => None,
         }
     }
 

@@ -29,6 +29,12 @@ pub enum Request {
     Status,
     /// Seal the box at once, and stay sealed until told otherwise.
     Seal,
+    /// The kill switch: from now on these agents, or all, reach nothing, and nobody else is held by it. It outlives
+    /// restarts. The report says whether it is kept.
+    Block {
+        agents: Vec<String>,
+        all: bool,
+    },
     /// Every daemon is well again: put the last good revision back into force if the box was sealed meanwhile.
     Resume,
     Telemetry {

@@ -71,4 +71,11 @@ pub enum FromEnforcer {
         over_cap: Vec<(String, String)>,
         clock_trusted: bool,
     },
+    /// Whom the kill switch holds: everybody, or these principals. The first of several replaces what was said before,
+    /// and the others add to it.
+    Blocked {
+        first: bool,
+        all: bool,
+        principals: Vec<String>,
+    },
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use clawgress_policy::{Reason, rules::EVERY_NAME};
 use hickory_proto::rr::Name;
 
-use super::{Allowed, Engine, Step, Wanted, lock, with_key};
+use super::{Allowed, Engine, Step, Wanted, lock, say, with_key};
 use crate::answer::Answer;
 use crate::facts::{self, Address, Facts, Found};
 use crate::pins::GRACE;
@@ -28,8 +28,8 @@ impl Engine {
             return self.tell(allowed, facts, fetched.is_none());
         }
         if wild && !self.within_budget(allowed) {
-            self.denied_though_allowed(allowed, Reason::NameBudget);
-            return Step::Say(Answer::denied(Reason::NameBudget, allowed.label));
+            let recorded = self.denied_though_allowed(allowed, Reason::NameBudget);
+            return say(recorded, Answer::denied(Reason::NameBudget, allowed.label));
         }
         Step::Ask {
             name: allowed.name.to_owned(),
@@ -122,16 +122,18 @@ impl Engine {
             Found::Nothing { chain } => Answer::records(visible(chain), Vec::new(), ttl),
             Found::NoSuchName => Answer::no_such_name(),
             Found::Failed => {
-                self.failed(allowed);
-                return Step::Say(Answer::unreachable());
+                let recorded = self.failed(allowed);
+                return say(recorded, Answer::unreachable());
             }
             Found::Disagreement => {
-                self.failed(allowed);
-                return Step::Say(Answer::failed("a new policy is being put in force"));
+                let recorded = self.failed(allowed);
+                return say(
+                    recorded,
+                    Answer::failed("a new policy is being put in force"),
+                );
             }
         };
-        self.answered(allowed, from_cache);
-        Step::Say(answer)
+        say(self.answered(allowed, from_cache), answer)
     }
 
     fn tell_addresses(
@@ -158,19 +160,20 @@ impl Engine {
             .map(|one| one.address)
             .collect();
         if visible.is_empty() {
-            self.denied_though_allowed(allowed, Reason::Rebinding);
-            return Step::Say(Answer::stripped(allowed.label));
+            let recorded = self.denied_though_allowed(allowed, Reason::Rebinding);
+            return say(recorded, Answer::stripped(allowed.label));
         }
         let (visible, to_pin) = self.by_rules(allowed, visible);
         if visible.is_empty() {
-            self.denied_though_allowed(allowed, Reason::Rule);
-            return Step::Say(Answer::denied(Reason::Rule, allowed.label));
+            let recorded = self.denied_though_allowed(allowed, Reason::Rule);
+            return say(recorded, Answer::denied(Reason::Rule, allowed.label));
         }
         let until = facts.kept_until(allowed.now) + GRACE;
         let pinned = to_pin.is_empty() || lock(&self.pinned).holds(who.id(), name, &to_pin, until);
         if pinned {
-            self.answered(allowed, from_cache);
-            return Step::Say(Answer::addresses(chain, &visible, facts.ttl(allowed.now)));
+            let recorded = self.answered(allowed, from_cache);
+            let answer = Answer::addresses(chain, &visible, facts.ttl(allowed.now));
+            return say(recorded, answer);
         }
         Step::Pin(Wanted {
             principal: who.name().to_owned(),

@@ -11,7 +11,7 @@ use clawgress_link::pins::Pin;
 use hickory_proto::rr::{Name, RecordType};
 use tokio::sync::oneshot;
 
-use super::{Asker, Engine, Standing, Step, Waiting, Wanted, lock, with_key};
+use super::{Asker, Blocked, Engine, Standing, Step, Waiting, Wanted, lock, with_key};
 use crate::enforcer::{Link, PinError};
 use crate::facts::{Facts, Found, SHORTEST, SHORTEST_WILD};
 use crate::rules::{Rules, Who};
@@ -164,6 +164,7 @@ impl Engine {
     /// From now on answers follow these rules.
     pub fn load(&self, rules: Rules) {
         lock(&self.events).set_facility(rules.facility);
+        lock(&self.trail).set_when_full(rules.when_full);
         self.rules.store(Some(Arc::new(rules)));
         self.forget();
         self.ready.store(true, Ordering::Release);
@@ -196,6 +197,22 @@ impl Engine {
             over_cap: names,
             clock_trusted,
         }));
+    }
+
+    pub fn set_blocked(&self, first: bool, all: bool, principals: Vec<String>) {
+        let mut blocked = if first {
+            Blocked::default()
+        } else {
+            Blocked::clone(&self.blocked.load())
+        };
+        blocked.all = all;
+        blocked.principals.extend(principals);
+        self.blocked.store(Arc::new(blocked));
+    }
+
+    pub(super) fn is_blocked(&self, principal: &str) -> bool {
+        let blocked = self.blocked.load();
+        blocked.all || blocked.principals.contains(principal)
     }
 
     /// The addresses of this box as the kernel has them now.

@@ -3,4 +3,6 @@
 mod failing;
 mod front;
 mod policy;
+mod rules;
+mod trail;
 mod world;

@@ -11,12 +11,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use clawgress_audit::event::Event;
+use clawgress_audit::queue::Reader;
 use clawgress_config::Cidr;
 use clawgress_config::policy::Policy;
 use clawgress_dns::enforcer::{self, Link};
 use clawgress_dns::engine::{Asker, Begun, Engine, Limits};
 use clawgress_dns::events::Events;
 use clawgress_dns::listen::{Bound, Door, StreamLimits, Streams};
+use clawgress_dns::trail::Trail;
 use clawgress_dns::upstream::Upstream;
 use clawgress_dns::{budget, flights};
 use clawgress_link::pins::{Count, FromEnforcer, FromResolver, LONGEST_MESSAGE, Pin};
@@ -143,7 +146,10 @@ pub(crate) struct World {
     pub(crate) agents_tcp: SocketAddr,
     pub(crate) front: SocketAddr,
     directory: tempfile::TempDir,
+    reader: tokio::sync::Mutex<Reader>,
 }
+
+const QUEUE: u64 = 4 * 1024 * 1024;
 
 impl World {
     /// Without an enforcer yet.
@@ -156,7 +162,9 @@ impl World {
         let (link, outbox) = Link::new();
         let events = Events::to(|_, _| true).unwrap();
         let upstream = Upstream::start(upstream).await.unwrap();
-        let engine = Engine::new(&LIMITS, upstream, link, events);
+        let trail = Trail::open(&directory.path().join("queue"), QUEUE, QUEUE).unwrap();
+        let reader = trail.reader();
+        let engine = Engine::new(&LIMITS, upstream, link, events, trail);
         let path = directory.path().join("pins.sock");
         tokio::spawn(enforcer::keep(Arc::clone(&engine), path, outbox));
         let streams = Streams::new(StreamLimits {
@@ -177,6 +185,7 @@ impl World {
             asked,
             delay,
             directory,
+            reader: tokio::sync::Mutex::new(reader),
         };
         agents.serve(&engine, &streams);
         front.serve(&engine, &streams);
@@ -220,8 +229,13 @@ impl World {
 
     /// Has a revision loaded and waits until it is.
     pub(crate) async fn load(&self, number: u64, policy: &serde_json::Value) {
+        self.load_revision(&revision(number, policy)).await;
+    }
+
+    pub(crate) async fn load_revision(&self, revision: &Revision) {
+        let number = revision.number;
         let path = self.directory.path().join(format!("{number}.json"));
-        revision(number, policy).write(&path).unwrap();
+        revision.write(&path).unwrap();
         eventually(|| self.minutes.lock().unwrap().connection.is_some()).await;
         self.tell_load(number, &path);
         eventually(|| {
@@ -262,6 +276,19 @@ impl World {
     pub(crate) fn times_asked(&self, name: &str) -> usize {
         let asked = self.asked.lock().unwrap();
         asked.iter().filter(|one| *one == name).count()
+    }
+
+    /// What came to the audit trail since it was last asked for.
+    pub(crate) async fn trail(&self) -> Vec<Event> {
+        // Only what is on disk is handed on.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let queued = self.reader.lock().await.read(0, 8 * 1024 * 1024).unwrap();
+        let event = |text: &[u8]| {
+            let mut event = br#"{"gateway":"dns","queue":"q","sequence":1,"#.to_vec();
+            event.extend_from_slice(&text[1..]);
+            Event::parse(&event).unwrap()
+        };
+        queued.iter().map(|queued| event(&queued.text)).collect()
     }
 
     pub(crate) fn is_pinned(&self, principal: &str, name: &str, address: IpAddr) -> bool {

@@ -137,8 +137,9 @@ impl Keeper {
         }));
         drop(pinner);
         let over_cap = self.shared.over_cap().clone();
+        let blocked = self.shared.blocked().clone();
         let places = self.shared.config.places();
-        let front = candidate.front(moment, &over_cap, &places);
+        let front = candidate.front(moment, &over_cap, &blocked, &places);
         if haproxy::mark(&places)
             .await
             .is_ok_and(|mark| mark == front.mark)

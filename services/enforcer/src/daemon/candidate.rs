@@ -17,7 +17,7 @@ use crate::apply::files::{self, Tree};
 use crate::apply::nft;
 use crate::apply::run::run;
 use crate::front::{self, Places, Rendered};
-use crate::plan::{self, Carry, Zones};
+use crate::plan::{self, Blocked, Carry, Zones};
 
 /// For one zone, or a configuration.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -80,6 +80,7 @@ impl Candidate {
         &self,
         moment: Moment,
         over_cap: &std::collections::BTreeSet<CapKey>,
+        blocked: &Blocked,
         places: &Places,
     ) -> Rendered {
         let own = own_addresses();
@@ -88,6 +89,7 @@ impl Candidate {
             index: &self.index,
             moment,
             over_cap,
+            blocked,
             own: &own,
         };
         front::render(&input, places)
@@ -236,13 +238,17 @@ pub(super) async fn check_haproxy(
 ) -> Result<String, String> {
     let config = &shared.config;
     let over_cap = shared.over_cap().clone();
+    let blocked = shared.blocked().clone();
     let (places, trial_places) = (config.places(), trial_places(config));
     let directory = PathBuf::from(&trial_places.directory);
     let compiling = {
         let candidate = candidate.clone();
         tokio::task::spawn_blocking(move || {
-            let front = candidate.front(moment, &over_cap, &places);
-            (front, candidate.front(moment, &over_cap, &trial_places))
+            let front = candidate.front(moment, &over_cap, &blocked, &places);
+            (
+                front,
+                candidate.front(moment, &over_cap, &blocked, &trial_places),
+            )
         })
     };
     let (front, trial) = compiling.await.map_err(|error| error.to_string())?;

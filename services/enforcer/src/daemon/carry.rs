@@ -125,6 +125,7 @@ impl Keeper {
             .iter()
             .map(|(who, pattern)| (who.clone(), pattern.as_str().to_owned()))
             .collect();
+        let blocked = self.shared.blocked().clone();
         let trusted = self
             .shared
             .in_force()
@@ -136,6 +137,7 @@ impl Keeper {
                 order: standing.order,
                 over_cap,
                 clock_trusted: trusted,
+                blocked,
             };
             let differs = *standing != new;
             *standing = new;

@@ -19,6 +19,8 @@ use crate::plan::layout::DIRECTORY;
 pub struct Config {
     /// Users who may ask for checks, applications and telemetry.
     pub control_uids: Vec<u32>,
+    /// Users who may set the kill switch.
+    pub block_uids: Vec<u32>,
     /// The user of clawgress-dns.
     pub resolver_uids: Vec<u32>,
     /// The group through which named, haproxy and the sockets' clients get in; absent: the process's own.
@@ -36,6 +38,7 @@ pub struct Config {
     pub programs: Programs,
     pub front: Front,
     pub pins: PinLimits,
+    pub audit: Audit,
     /// How long clawgress-dns may take to load a revision.
     pub resolver_load_seconds: u64,
 }
@@ -63,6 +66,15 @@ pub struct Front {
     pub runtime_group: Option<String>,
     /// The group that may write to the socket that haproxy logs to; absent: the one of all else.
     pub log_group: Option<u32>,
+}
+
+/// Where flows are recorded, below the state directory, and who takes them from there.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Audit {
+    pub ship_socket: PathBuf,
+    pub queue_bytes: u64,
+    pub queue_bytes_per_agent: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -123,6 +135,7 @@ impl Configuration for Config {
             ("programs.tc", &self.programs.tc),
             ("programs.named_checkconf", &self.programs.named_checkconf),
             ("programs.haproxy", &self.programs.haproxy),
+            ("audit.ship_socket", &self.audit.ship_socket),
         ];
         if let Some((key, path)) = paths.iter().find(|(_, path)| !path.is_absolute()) {
             return Some(format!(

@@ -19,10 +19,12 @@ use super::config::Config;
 use super::keeper::Order;
 use super::shared::Shared;
 use crate::apply::{files, nft};
+use crate::plan::Blocked;
 
 /// For one line in, or one out.
 const PATIENCE: Duration = Duration::from_secs(10);
-const LONGEST_REQUEST: u64 = 64 * 1024;
+/// The ids of all agents that may be blocked at once.
+const LONGEST_REQUEST: u64 = 8 * 1024 * 1024;
 /// Callers at once; the next ones wait.
 const CALLERS: usize = 32;
 
@@ -88,9 +90,20 @@ impl Control {
     async fn converse(&self, mut stream: UnixStream) -> Result<(), String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
         let user = stream.peer_cred().map_err(|error| text(&error))?.uid();
-        let reply = if self.shared.config.control_uids.contains(&user) {
+        let config = &self.shared.config;
+        let (may_ask, may_block) = (
+            config.control_uids.contains(&user),
+            config.block_uids.contains(&user),
+        );
+        let reply = if may_ask || may_block {
             match self.read(&mut stream).await {
-                Ok(request) => self.answer(request).await,
+                Ok(request @ Request::Block { .. }) if may_block => self.answer(request).await,
+                Ok(request) if may_ask && !matches!(request, Request::Block { .. }) => {
+                    self.answer(request).await
+                }
+                Ok(_) => Reply::Error {
+                    error: format!("user {user} may ask something else, and not this"),
+                },
                 Err(error) => Reply::Error { error },
             }
         } else {
@@ -134,6 +147,13 @@ impl Control {
                 Reply::Report(report) if report.ok && !report.applied => self.status(),
                 reply => reply,
             },
+            Request::Block { agents, all } => {
+                let blocked = Blocked {
+                    all,
+                    agents: agents.into_iter().collect(),
+                };
+                self.order(|answer| Order::Block(blocked, answer)).await
+            }
             Request::Seal => self.order(Order::Seal).await,
             Request::Status => self.status(),
             Request::Telemetry { window } => Reply::Telemetry(Box::new(self.telemetry(window))),

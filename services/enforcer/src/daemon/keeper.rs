@@ -15,13 +15,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
 
 use super::applied::Applied;
+use super::blocked;
 use super::candidate::Candidate;
 use super::clock::{Clock, until_next_second};
 use super::shared::{InForce, Loaded, Shared};
 use crate::apply::stages::Stages;
 use crate::front::Rendered;
 use crate::kernel::{Socket, sets};
-use crate::plan::{HostNeeds, Leaf, Shaping, layout};
+use crate::plan::{Blocked, HostNeeds, Leaf, Shaping, layout};
 
 /// A little after a second begins, the clock shows it.
 pub(super) const AFTER_SECOND: Duration = Duration::from_millis(1);
@@ -32,6 +33,8 @@ pub(super) enum Order {
     Apply(PathBuf, oneshot::Sender<Report>),
     Resume(oneshot::Sender<Report>),
     Seal(oneshot::Sender<Report>),
+    /// The kill switch is to hold these and nobody else.
+    Block(Blocked, oneshot::Sender<Report>),
     /// The set of used-up caps is another than before.
     CapsChanged,
 }
@@ -139,6 +142,7 @@ impl Keeper {
             Order::Apply(file, answer) => drop(answer.send(self.apply(file).await)),
             Order::Resume(answer) => drop(answer.send(self.resume().await)),
             Order::Seal(answer) => drop(answer.send(self.seal_on_order().await)),
+            Order::Block(blocked, answer) => drop(answer.send(self.block(blocked).await)),
             Order::CapsChanged => self.caps_changed().await,
         }
     }
@@ -153,7 +157,13 @@ impl Keeper {
             self.highest = applied.revision;
             if applied.enforcing && present == Some(applied.generation) {
                 match self.adopt(applied).await {
-                    Ok(()) => return,
+                    Ok(()) => {
+                        // The last process may have died between the disk and the kernel.
+                        if self.shared.config.state.join(blocked::FILE).exists() {
+                            self.judge_again().await;
+                        }
+                        return;
+                    }
                     Err(why) => tracing::error!("taking over what the kernel enforces: {why}"),
                 }
             }
@@ -251,6 +261,34 @@ impl Keeper {
         let told = sealed.map(|()| ((), "all chains drop, forwarding is off".to_owned()));
         let done = stages.note("nft", begun, told).is_ok();
         stages.report(done)
+    }
+
+    /// On disk first, so that no restart forgets it; then in force, for live flows, too.
+    async fn block(&mut self, blocked: Blocked) -> Report {
+        let mut stages = Stages::of(self.highest);
+        let begun = std::time::Instant::now();
+        let kept = blocked::write(&self.shared.config.state, &blocked);
+        let held = if blocked.all {
+            "everybody is held".to_owned()
+        } else {
+            format!("{} agents are held", blocked.agents.len())
+        };
+        *self.shared.blocked() = blocked;
+        // Also where the disk failed: whoever asked wants nobody to go on now, and is told.
+        self.judge_again().await;
+        let done = stages.note("blocked", begun, kept.map(|()| ((), held)));
+        stages.report(done.is_ok())
+    }
+
+    /// By what else than the moment has changed.
+    async fn judge_again(&mut self) {
+        match self.last_good.clone().filter(|_| self.enforcing) {
+            Some(good) => {
+                let moment = self.clock.moment(good.revision.trust_hardware_clock);
+                self.renew(&good, moment).await;
+            }
+            None => self.tell_resolver_standing(),
+        }
     }
 
     fn conclude(&mut self, what: &str, stages: Stages, applied: bool) -> Report {

@@ -2,6 +2,7 @@
 
 mod applied;
 mod back;
+mod blocked;
 mod candidate;
 mod caps;
 mod carry;
@@ -18,5 +19,6 @@ mod resolver;
 mod serve;
 mod shared;
 mod steps;
+mod trail;
 
 pub use serve::serve;

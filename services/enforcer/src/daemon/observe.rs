@@ -5,16 +5,18 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clawgress_policy::{Index, Principal, Reason};
+use clawgress_audit::event::Source;
+use clawgress_policy::{Principal, Reason};
 use tokio::runtime::Handle;
 
 use super::clock::{since_boot, wall};
 use super::shared::{InForce, Shared};
+use super::trail::Told;
 use crate::front::log::{Event, What as FrontWhat};
 use crate::kernel::conntrack::{self, Seen};
 use crate::kernel::nflog::{Logged, Reader, protocol_word};
 use crate::kernel::{Socket, objects};
-use crate::plan::layout::{METER, NFLOG_GROUP, TABLE};
+use crate::plan::layout::{METER, NFLOG_GROUP, TABLE, mark};
 use crate::telemetry::deny_log::Denial;
 use crate::telemetry::ring::What;
 
@@ -90,6 +92,23 @@ fn denied(shared: &Shared, handle: &Handle, packet: &Logged) {
             rings.add(now, principal, Some(name), &What::Denied(reason.word()), 1);
         }
     }
+    // The front's own leg is told by the front, whose flow it is.
+    shared.trail.tell(
+        in_force.as_deref(),
+        &Told {
+            source: Source::Nft,
+            principal,
+            client: source,
+            name: name.as_deref(),
+            address: Some(destination),
+            port: ports.map(|(_, to)| to),
+            request_id: None,
+            reason: Some(reason),
+            bytes: None,
+            lasted_ms: None,
+            status: None,
+        },
+    );
     let label = index
         .zip(name.as_deref())
         .and_then(|(index, name)| index.label(name));
@@ -139,22 +158,40 @@ pub(super) fn ended_flows(shared: Arc<Shared>, handle: Handle) -> Result<(), Str
                 continue;
             };
             for flow in flows {
-                ended(&shared, &handle, &in_force.index, &flow);
+                ended(&shared, &handle, &in_force, &flow);
             }
         }
     })
 }
 
 /// By name; the sums of a principal are the counters' matter.
-fn ended(shared: &Shared, handle: &Handle, index: &Index, seen: &Seen) {
-    let Some(who) = index.principal_of(seen.flow.source) else {
+fn ended(shared: &Shared, handle: &Handle, in_force: &InForce, seen: &Seen) {
+    let Some(who) = in_force.index.principal_of(seen.flow.source) else {
         return;
     };
     // Of these the front tells, with the name that was on the wire.
     if who.scope.judges_names_on_the_wire && matches!(seen.flow.destination_port, 443 | 80) {
         return;
     }
-    let Some(name) = own_name(shared, handle, who, seen.flow.destination) else {
+    let name = own_name(shared, handle, who, seen.flow.destination);
+    // What never passed through is the box's own affair: questions, and what goes to the proxy.
+    if seen.mark & mark::GENERATION != 0 {
+        let told = Told {
+            source: Source::Nft,
+            principal: &who.name,
+            client: seen.flow.source,
+            name: name.as_deref(),
+            address: Some(seen.flow.destination),
+            port: Some(seen.flow.destination_port),
+            request_id: None,
+            reason: None,
+            bytes: Some((seen.bytes_out, seen.bytes_in)),
+            lasted_ms: None,
+            status: None,
+        };
+        shared.trail.tell(Some(in_force), &told);
+    }
+    let Some(name) = name else {
         return;
     };
     let now = since_boot();
@@ -181,6 +218,19 @@ pub(super) fn front_event(shared: &Shared, in_force: Option<&InForce>, event: &E
     let now = since_boot();
     let principal = event.who.as_deref().unwrap_or_default();
     let name = event.name.as_deref();
+    let told = Told {
+        source: Source::Sni,
+        principal,
+        client: event.source.ip(),
+        name,
+        address: event.site,
+        port: Some(event.path.port()),
+        request_id: event.request_id.as_deref(),
+        reason: None,
+        bytes: None,
+        lasted_ms: None,
+        status: None,
+    };
     match &event.what {
         FrontWhat::Open => {
             if let Some(name) = name {
@@ -190,6 +240,14 @@ pub(super) fn front_event(shared: &Shared, in_force: Option<&InForce>, event: &E
             }
         }
         FrontWhat::Close(traffic) => {
+            let lasted = u64::try_from(traffic.lasted.as_millis()).ok();
+            let told = Told {
+                bytes: Some((traffic.sent, traffic.received)),
+                lasted_ms: lasted,
+                status: Some(traffic.status),
+                ..told
+            };
+            shared.trail.tell(in_force, &told);
             if let Some(name) = name {
                 let mut rings = shared.rings();
                 rings.add(now, principal, Some(name), &What::BytesOut, traffic.sent);
@@ -197,6 +255,11 @@ pub(super) fn front_event(shared: &Shared, in_force: Option<&InForce>, event: &E
             }
         }
         FrontWhat::Deny(reason) => {
+            let told = Told {
+                reason: Some(*reason),
+                ..told
+            };
+            shared.trail.tell(in_force, &told);
             let asked = event.asked.map(|asked| asked.ip().to_string());
             {
                 let mut rings = shared.rings();

@@ -18,6 +18,7 @@ use crate::apply::files;
 use crate::kernel::Socket;
 use crate::pins::pinner::in_use;
 use crate::pins::server::{self, Client, ServerError};
+use crate::plan::Blocked;
 use crate::telemetry::ring::What;
 
 const SWEEP: Duration = Duration::from_secs(15);
@@ -141,6 +142,11 @@ impl Session<'_> {
         if !told.as_ref().is_some_and(same) {
             self.send(&state(&now)).await?;
         }
+        if told.as_ref().is_none_or(|told| told.blocked != now.blocked) {
+            for message in blocked(&now.blocked) {
+                self.send(&message).await?;
+            }
+        }
         self.told = Some(now);
         Ok(())
     }
@@ -188,6 +194,23 @@ impl Session<'_> {
             .await
             .map_err(|_| ServerError::Stalled)?
     }
+}
+
+/// Ids are short: so many surely fit into one message.
+const BLOCKED_IN_ONE: usize = 200;
+
+fn blocked(blocked: &Blocked) -> Vec<FromEnforcer> {
+    let ids: Vec<String> = blocked.agents.iter().cloned().collect();
+    let mut parts: Vec<&[String]> = ids.chunks(BLOCKED_IN_ONE).collect();
+    if parts.is_empty() {
+        parts.push(&[]);
+    }
+    let message = |(at, principals): (usize, &[String])| FromEnforcer::Blocked {
+        first: at == 0,
+        all: blocked.all,
+        principals: principals.to_vec(),
+    };
+    parts.into_iter().enumerate().map(message).collect()
 }
 
 /// As many used-up caps as fit into a message: the kernel holds all of them shut in any case.

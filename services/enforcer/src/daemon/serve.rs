@@ -5,7 +5,9 @@
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
+use clawgress_audit::ship::keep_shipping;
 use clawgress_link::service::Stop;
+use tokio::net::UnixStream;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -15,6 +17,7 @@ use super::config::Config;
 use super::control::{self, Control};
 use super::keeper::{Keeper, sealed_status};
 use super::shared::Shared;
+use super::trail::{self, Trail};
 use super::{candidate, flows, observe, quotas, resolver};
 use crate::apply::files;
 use crate::kernel::Socket;
@@ -37,7 +40,19 @@ pub async fn serve(config: Config, mut stop: Stop) -> anyhow::Result<()> {
     .map_err(|error| anyhow!(error))?;
     let pins = resolver::open(&config).map_err(|error| anyhow!(error))?;
     let listener = control::open(&config).map_err(|error| anyhow!(error))?;
-    let shared = Arc::new(Shared::new(config, pinner, loaded));
+    let queue = config.state.join("queue");
+    let trail = Trail::open(&queue, &config.audit)
+        .with_context(|| format!("opening the audit queue {}", queue.display()))?;
+    let (socket, reader) = (config.audit.ship_socket.clone(), trail.reader());
+    tokio::spawn(async move {
+        keep_shipping(
+            || UnixStream::connect(socket.clone()),
+            reader,
+            trail::SHIPPER,
+        )
+        .await;
+    });
+    let shared = Arc::new(Shared::new(config, pinner, loaded, trail));
 
     observe::denials(Arc::clone(&shared), Handle::current()).map_err(|error| anyhow!(error))?;
     observe::ended_flows(Arc::clone(&shared), Handle::current()).map_err(|error| anyhow!(error))?;

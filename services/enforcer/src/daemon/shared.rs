@@ -10,7 +10,9 @@ use clawgress_link::control::CapUse;
 use clawgress_policy::{Index, Moment, Revision};
 use tokio::sync::{mpsc, watch};
 
+use super::blocked;
 use super::config::Config;
+use super::trail::Trail;
 use crate::front::live::Live;
 use crate::pins::Pinner;
 use crate::plan::{Blocked, Plan};
@@ -43,6 +45,7 @@ pub(super) struct Standing {
     pub(super) order: u64,
     pub(super) over_cap: Vec<(String, String)>,
     pub(super) clock_trusted: bool,
+    pub(super) blocked: Blocked,
 }
 
 /// The resolver's answer to a `Load`.
@@ -59,6 +62,7 @@ pub(super) struct Shared {
     pub(super) pinner: tokio::sync::Mutex<Pinner>,
     pub(super) standing: watch::Sender<Standing>,
     pub(super) loaded: mpsc::Sender<Loaded>,
+    pub(super) trail: Trail,
     rings: Mutex<Rings>,
     meters: Mutex<Meters>,
     live: Mutex<Live>,
@@ -73,19 +77,26 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    pub(super) fn new(config: Config, pinner: Pinner, loaded: mpsc::Sender<Loaded>) -> Self {
+    pub(super) fn new(
+        config: Config,
+        pinner: Pinner,
+        loaded: mpsc::Sender<Loaded>,
+        trail: Trail,
+    ) -> Self {
+        let blocked = blocked::read(&config.state);
         Self {
             config,
             in_force: RwLock::default(),
             pinner: tokio::sync::Mutex::new(pinner),
             standing: watch::Sender::default(),
             loaded,
+            trail,
             rings: Mutex::default(),
             meters: Mutex::default(),
             live: Mutex::default(),
             deny_log: Mutex::default(),
             over_cap: Mutex::default(),
-            blocked: Mutex::default(),
+            blocked: Mutex::new(blocked),
             cap_use: Mutex::default(),
         }
     }

@@ -67,10 +67,12 @@ pub(super) async fn front(
     let config = &shared.config;
     let places = config.places();
     let over_cap = shared.over_cap().clone();
+    let blocked = shared.blocked().clone();
     let front = {
         let places = places.clone();
-        let rendering =
-            tokio::task::spawn_blocking(move || candidate.front(moment, &over_cap, &places));
+        let rendering = tokio::task::spawn_blocking(move || {
+            candidate.front(moment, &over_cap, &blocked, &places)
+        });
         rendering.await.map_err(|error| text(&error))?
     };
     let tree = front_tree(&front, &places.directory)?;

@@ -4,6 +4,7 @@
 //! that both the old and the new state would cut.
 
 use crate::front::maps::{MARK, OPEN};
+use crate::front::ruled::TRIED;
 use crate::front::{MapName, Places, Rendered, runtime};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,6 +121,24 @@ impl Steps {
                 }
                 // A class that nothing hangs on yet.
                 self.closing.extend(add);
+                self.opening.extend(delete);
+            }
+            // A line may open or close, within a shorter one that does the other. What is gone may have been either:
+            // as long as it is there, it lets through nothing but what was let through before.
+            MapName::Rules => {
+                let opens = |word: &str| word == OPEN || word == TRIED;
+                for (key, value) in &change.altered {
+                    let steps = if opens(value) {
+                        &mut self.opening
+                    } else {
+                        &mut self.closing
+                    };
+                    steps.push(runtime::set(path, key, value));
+                }
+                let (open, shut): (Vec<&str>, Vec<&str>) =
+                    change.added.iter().partition(|line| opens(split(line).1));
+                self.closing.extend(runtime::add(path, &shut));
+                self.opening.extend(runtime::add(path, &open));
                 self.opening.extend(delete);
             }
             // A source without an entry is nobody's, and none shall be that in between: what is new comes before the

@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use clawgress_config::Cidr;
-use clawgress_config::policy::{DomainPattern, Protocol, Scope, TimeWindow};
+use clawgress_config::policy::{DomainPattern, Scope, TimeWindow};
 use clawgress_policy::{Moment, Principal, PrincipalKind, Reason, Revision, Window, Zone};
 use sha2::{Digest, Sha256};
 
 use crate::front::next::{self, NextGateway};
-use crate::front::{Input, log, reach, short_hex};
+use crate::front::{Input, log, reach, ruled, short_hex};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MapName {
@@ -31,12 +31,16 @@ pub enum MapName {
     Networks,
     /// Own addresses -> `never`, networks beside the box -> `inside`.
     Own,
-    /// Source network -> `<principal>|<list>|<ports>|<next gateway>`.
+    /// `<list of rules><port's letter>/<key of a pattern>` -> what rules decide: `open`, a reason, `listed` (nothing, so
+    /// that `Names` decides) or `tried` (as `listed`, but what is not there is open).
+    Rules,
+    /// Source network -> `<principal>|<list>|<ports>|<next gateway>`, and `|<list of rules>` if there is one. A port's
+    /// letter is large where rules alone may open it.
     Sources,
 }
 
 impl MapName {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Caps,
         Self::Gates,
         Self::Held,
@@ -44,6 +48,7 @@ impl MapName {
         Self::Names,
         Self::Networks,
         Self::Own,
+        Self::Rules,
         Self::Sources,
     ];
 
@@ -56,6 +61,7 @@ impl MapName {
             Self::Names => "names.map",
             Self::Networks => "networks.map",
             Self::Own => "own.map",
+            Self::Rules => "rules.map",
             Self::Sources => "sources.map",
         }
     }
@@ -82,7 +88,7 @@ fn host_list(name: &str) -> String {
 }
 
 /// As hello.lua makes it of a name: labels in reverse order, an end mark where nothing may follow.
-fn key(pattern: &DomainPattern) -> String {
+pub(super) fn key(pattern: &DomainPattern) -> String {
     let base = pattern.base();
     let mut key = String::with_capacity(base.len() + 1);
     for label in base.rsplit('.') {
@@ -145,6 +151,7 @@ pub(super) fn all(
         (MapName::Names, text(names)),
         (MapName::Networks, text(networks)),
         (MapName::Own, text(reach::own(input.revision, input.own))),
+        (MapName::Rules, text(ruled::lines(input))),
         (MapName::Sources, text(sources(input, gateways))),
     ])
 }
@@ -251,14 +258,15 @@ fn labels(revision: &Revision) -> Vec<String> {
 fn sources(input: &Input<'_>, gateways: &BTreeSet<NextGateway>) -> Vec<String> {
     let revision = input.revision;
     let mut owners = BTreeMap::new();
-    for (name, host) in &revision.policy.hosts {
-        owners.extend(
-            host.sources
-                .iter()
-                .map(|source| (plain(*source), name.clone())),
-        );
+    let hosts = revision.policy.hosts.iter();
+    let hosts = hosts.map(|(name, host)| (name, &host.sources));
+    let agents = revision.access.agents.iter();
+    let agents = agents.map(|(id, agent)| (id, &agent.sources));
+    for (name, sources) in hosts.chain(agents) {
+        let networks = sources.iter().map(|source| plain(*source));
+        owners.extend(networks.map(|network| (network, name.clone())));
     }
-    // A host's source holds against that of a card, however long.
+    // A host's or agent's source holds against that of a card, however long.
     let of_hosts: Vec<Cidr> = owners.keys().copied().collect();
     for card in &revision.network.lan {
         for network in card.addresses.iter().map(|address| plain(*address)) {
@@ -271,7 +279,7 @@ fn sources(input: &Input<'_>, gateways: &BTreeSet<NextGateway>) -> Vec<String> {
     }
     let lines = owners.into_iter().filter_map(|(network, name)| {
         let who = input.index.by_name(&name)?;
-        Some(format!("{network} {}\n", value_of(revision, who, gateways)))
+        Some(format!("{network} {}\n", value_of(input, who, gateways)))
     });
     lines.collect()
 }
@@ -288,8 +296,8 @@ fn plain(cidr: Cidr) -> Cidr {
     }
 }
 
-fn value_of(revision: &Revision, who: &Principal, gateways: &BTreeSet<NextGateway>) -> String {
-    let on_wire = revision.enabled && who.scope.judges_names_on_the_wire;
+fn value_of(input: &Input<'_>, who: &Principal, gateways: &BTreeSet<NextGateway>) -> String {
+    let on_wire = input.revision.enabled && who.scope.judges_names_on_the_wire;
     let list = if on_wire {
         list_of(who)
     } else {
@@ -297,11 +305,10 @@ fn value_of(revision: &Revision, who: &Principal, gateways: &BTreeSet<NextGatewa
     };
     let mut ports = String::from("-");
     for (port, letter) in [(443, 's'), (80, 'h')] {
-        let has = |rule: &clawgress_config::policy::PortRule| {
-            rule.port == port && rule.protocol == Protocol::Tcp
-        };
-        if who.scope.ports.iter().any(has) {
+        if who.scope.has_tcp(port) {
             ports.push(letter);
+        } else if who.is_on_wire(port) {
+            ports.push(letter.to_ascii_uppercase());
         }
     }
     let next = next::of_scope(who.scope.backend.as_deref(), who.scope.mtls.as_ref())
@@ -313,7 +320,9 @@ fn value_of(revision: &Revision, who: &Principal, gateways: &BTreeSet<NextGatewa
                 "nowhere".to_owned()
             }
         });
-    format!("{}|{list}|{ports}|{next}", log::encoded(&who.name))
+    let rules = ruled::list(input, who).filter(|_| on_wire);
+    let rules = rules.map_or_else(String::new, |rules| format!("|{rules}"));
+    format!("{}|{list}|{ports}|{next}{rules}", log::encoded(&who.name))
 }
 
 /// In haproxy's spelling; an IPv4 address in IPv6 clothing never gets here.

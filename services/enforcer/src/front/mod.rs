@@ -15,6 +15,7 @@ mod maps;
 mod next;
 mod paths;
 mod reach;
+mod ruled;
 mod runtime;
 mod sni;
 
@@ -25,6 +26,7 @@ use clawgress_config::policy::DomainPattern;
 use clawgress_policy::{Index, Moment, Revision};
 use sha2::{Digest, Sha256};
 
+use crate::plan::Blocked;
 pub use difference::{Update, difference};
 pub use maps::{MapName, list_of};
 pub use next::{Joined, NextGateway};
@@ -40,6 +42,7 @@ pub struct Input<'a> {
     pub moment: Moment,
     /// Caps that are used up: the principal's name and the cap's pattern.
     pub over_cap: &'a BTreeSet<(String, DomainPattern)>,
+    pub blocked: &'a Blocked,
     /// Addresses that the box has now and the revision does not write down, such as those from DHCP.
     pub own: &'a [IpAddr],
 }

@@ -36,14 +36,19 @@ impl Rules<'_> {
         self.places.map(name)
     }
 
+    /// Of the port, in the maps.
+    fn letter(&self) -> &'static str {
+        match self.path {
+            Path::Sni => "s",
+            Path::Host => "h",
+        }
+    }
+
     /// Whose flow it is, and whether that one has too many.
     pub(super) fn who(&self) -> String {
         let sources = self.map(MapName::Sources);
         let on = self.on;
-        let letter = match self.path {
-            Path::Sni => "s",
-            Path::Host => "h",
-        };
+        let letter = self.letter();
         [
             format!("\t{on} set-var(txn.event) str(deny)\n"),
             // Once more: the connection may be older than what the request is judged by.
@@ -57,7 +62,10 @@ impl Rules<'_> {
             ),
             self.refuse(
                 "port",
-                &format!("!{{ var(sess.who),field(3,|) -m sub {letter} }}"),
+                &format!(
+                    "!{{ var(sess.who),field(3,|) -m sub {letter} {} }}",
+                    letter.to_ascii_uppercase()
+                ),
             ),
         ]
         .concat()
@@ -65,7 +73,9 @@ impl Rules<'_> {
 
     /// The verdict on a name whose reading is in txn.said.
     pub(super) fn verdict(&self, not_listed: &str) -> String {
-        let (names, gates, caps) = (
+        let letter = self.letter();
+        let (rules, names, gates, caps) = (
+            self.map(MapName::Rules),
             self.map(MapName::Names),
             self.map(MapName::Gates),
             self.map(MapName::Caps),
@@ -81,14 +91,35 @@ impl Rules<'_> {
                 &format!("set-var(txn.rule) var(txn.list),concat(/,txn.key),map_beg({names})"),
                 "",
             ),
-            self.refuse(not_listed, "!{ var(txn.rule) -m found }"),
+            // What rules decide goes before the lists.
             self.unless_refused(
-                &format!("set-var(txn.gate) var(txn.rule),map_str({gates},unavailable)"),
+                &format!(
+                    "set-var(txn.ruled) var(sess.who),field(5,|),concat({letter}/,txn.key),map_beg({rules},listed)"
+                ),
                 "",
             ),
             self.unless_refused(
+                "set-var(txn.reason) var(txn.ruled)",
+                "!{ var(txn.ruled) -m str open listed tried }",
+            ),
+            self.refuse(
+                not_listed,
+                "!{ var(txn.rule) -m found } !{ var(txn.ruled) -m str open tried }",
+            ),
+            self.refuse(
+                "port",
+                &format!(
+                    "{{ var(txn.rule) -m found }} {{ var(sess.who),field(3,|) -m sub {} }} !{{ var(txn.ruled) -m str open }}",
+                    letter.to_ascii_uppercase()
+                ),
+            ),
+            self.unless_refused(
+                &format!("set-var(txn.gate) var(txn.rule),map_str({gates},unavailable)"),
+                "{ var(txn.rule) -m found }",
+            ),
+            self.unless_refused(
                 "set-var(txn.reason) var(txn.gate)",
-                "!{ var(txn.gate) -m str open }",
+                "{ var(txn.rule) -m found } !{ var(txn.gate) -m str open } !{ var(txn.ruled) -m str open }",
             ),
             self.refuse(
                 "over-cap",

@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use super::netlink::{
-    self, DUMP, Datagram, FAMILY_IPV4, FAMILY_IPV6, Opening, Subsystem, attribute, be16, be64,
+    self, DUMP, Datagram, FAMILY_IPV4, FAMILY_IPV6, Opening, Subsystem, attribute, be16, be32, be64,
 };
 use super::sets::address_of;
 use super::socket::{KernelError, Socket};
@@ -13,6 +13,7 @@ use super::socket::{KernelError, Socket};
 const GET: u8 = 1;
 
 const TUPLE_ORIGINAL: u16 = 1;
+const MARK: u16 = 8;
 const COUNTERS_ORIGINAL: u16 = 9;
 const COUNTERS_REPLY: u16 = 10;
 
@@ -44,6 +45,8 @@ pub struct Seen {
     /// 0 unless the kernel accounts flows.
     pub bytes_out: u64,
     pub bytes_in: u64,
+    /// Of our rulesets, where it has one.
+    pub mark: u32,
 }
 
 /// Shows every flow of both families. `begin` is called whenever a dump starts, also anew.
@@ -104,6 +107,7 @@ pub fn parse(message: &[u8]) -> Option<Seen> {
         },
         bytes_out: counted(COUNTERS_ORIGINAL),
         bytes_in: counted(COUNTERS_REPLY),
+        mark: attribute(message, MARK).and_then(be32).unwrap_or(0),
     })
 }
 
@@ -137,6 +141,7 @@ mod tests {
                     protocol.attribute(DESTINATION_PORT, &443_u16.to_be_bytes());
                 });
             });
+            message.attribute(MARK, &7_u32.to_be_bytes());
             message.nested(COUNTERS_REPLY, |counters| {
                 counters.attribute(COUNTERS_BYTES, &77_u64.to_be_bytes());
             });
@@ -147,7 +152,7 @@ mod tests {
         };
         assert_eq!(seen.flow.source, "192.168.10.10".parse::<IpAddr>().unwrap());
         assert_eq!(seen.flow.destination_port, 443);
-        assert_eq!((seen.bytes_out, seen.bytes_in), (0, 77));
+        assert_eq!((seen.bytes_out, seen.bytes_in, seen.mark), (0, 77, 7));
     }
 
     proptest! {

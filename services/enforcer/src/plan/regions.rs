@@ -8,10 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use clawgress_config::Cidr;
+use clawgress_policy::rules::wire_ports;
 use clawgress_policy::{Ports, Principal, Reason, Ruled};
 
 use super::{
-    frame::Frame,
+    frame::{Frame, WIRE_PORTS},
     name,
     pins::Pins,
     principal::destination_port,
@@ -24,6 +25,7 @@ use super::{
 
 /// So many different sets of ports can networks of one principal have.
 const MOST_CLASSES: usize = 64;
+const DNS: u16 = 53;
 
 /// TCP and UDP ports.
 type Class = (Ports, Ports);
@@ -108,7 +110,14 @@ impl<'r> Regions<'r> {
                 goto(name::denied(id, Reason::Port)),
             ]);
         }
-        let told = || numbers(self.ruled.ports.iter().copied());
+        // What is judged by name or leads to the resolver is in no set of addresses, and here any other port would do.
+        let wire = wire_ports(who);
+        let wire = WIRE_PORTS
+            .iter()
+            .map(|(port, _)| *port)
+            .filter(|port| wire.contains(*port));
+        let mut told: BTreeSet<u16> = self.ruled.ports.iter().copied().chain(wire).collect();
+        told.insert(DNS);
         for v6 in [false, true] {
             let to = || original_destination(v6);
             for (transport, set) in [("tcp", name::at(id, v6)), ("udp", name::udp(id, v6))] {
@@ -118,10 +127,12 @@ impl<'r> Regions<'r> {
                     goto("stamp"),
                 ]);
             }
-            let at_the_rest = (!self.ruled.ports.is_empty()).then(|| is_not(port(), told()));
-            let rest = [is(to(), named_set(name::rest(id, v6))), goto("stamp")];
-            let conditions = [protocol("tcp")].into_iter().chain(at_the_rest);
-            ruleset.rule(conditions.chain(rest).collect::<Vec<_>>());
+            ruleset.rule([
+                protocol("tcp"),
+                is_not(port(), numbers(told.iter().copied())),
+                is(to(), named_set(name::rest(id, v6))),
+                goto("stamp"),
+            ]);
             for (number, (tcp, udp)) in self.open.keys().enumerate() {
                 for (transport, ports) in [("tcp", tcp), ("udp", udp)] {
                     if !ports.is_empty() {

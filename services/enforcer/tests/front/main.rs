@@ -5,4 +5,5 @@ mod difference;
 mod golden;
 mod live;
 mod maps;
+mod rules;
 mod scene;

@@ -13,13 +13,13 @@ use proptest::prelude::*;
 use crate::scene::{NOON, entries, rendered_at, revision};
 
 /// The key of a name, as hello.lua makes it.
-fn key(name: &str) -> String {
+pub(crate) fn key(name: &str) -> String {
     let labels: Vec<&str> = name.rsplit('.').collect();
     format!("{}$", labels.join("."))
 }
 
 /// What haproxy finds by prefix, then by class.
-fn looked_up(front: &Rendered, list: &str, name: &str) -> Result<(), Reason> {
+pub(crate) fn looked_up(front: &Rendered, list: &str, name: &str) -> Result<(), Reason> {
     let wanted = format!("{list}/{}", key(name));
     let names = entries(front, MapName::Names);
     let rule = names

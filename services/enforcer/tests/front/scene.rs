@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use clawgress_config::Cidr;
 use clawgress_config::policy::{DomainPattern, Policy};
 use clawgress_enforcer::front::{Input, MapName, Places, Rendered, render};
+use clawgress_enforcer::plan::Blocked;
 use clawgress_policy::{Card, Index, Logging, Moment, Network, Revision};
 
 pub(crate) const POLICY: &str = include_str!("policy.json");
@@ -59,6 +60,15 @@ pub(crate) fn over(caps: &[(&str, &str)]) -> BTreeSet<(String, DomainPattern)> {
 }
 
 pub(crate) fn rendered_at(revision: &Revision, moment: Moment, caps: &[(&str, &str)]) -> Rendered {
+    rendered_with(revision, moment, caps, &Blocked::default())
+}
+
+pub(crate) fn rendered_with(
+    revision: &Revision,
+    moment: Moment,
+    caps: &[(&str, &str)],
+    blocked: &Blocked,
+) -> Rendered {
     let index = Index::of(revision).unwrap();
     let own: [IpAddr; 1] = ["203.0.113.10".parse().unwrap()];
     let input = Input {
@@ -66,6 +76,7 @@ pub(crate) fn rendered_at(revision: &Revision, moment: Moment, caps: &[(&str, &s
         index: &index,
         moment,
         over_cap: &over(caps),
+        blocked,
         own: &own,
     };
     render(&input, &Places::default())

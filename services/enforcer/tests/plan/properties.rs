@@ -28,7 +28,10 @@ fn elements(transaction: &str, set: &str) -> Vec<String> {
         .map(|command| &command["add"]["element"])
         .filter(|element| element["name"] == set)
         .flat_map(|element| element["elem"].as_array().cloned().unwrap_or_default())
-        .map(|element| element.as_str().unwrap_or_default().to_owned())
+        .map(|element| match element["concat"].as_array() {
+            Some(parts) => format!("{} . {}", parts[0].as_str().unwrap(), parts[1]),
+            None => element.as_str().unwrap_or_default().to_owned(),
+        })
         .collect()
 }
 
@@ -41,8 +44,12 @@ fn a_pin_carried_is_where_a_new_one_would_be_put() {
             for address in &pin.addresses {
                 for place in places(&index, &pin.principal, &pin.name, *address, scene.moment) {
                     let set = place.set(*address);
+                    let element = match place.port {
+                        Some(port) => format!("{address} . {port}"),
+                        None => address.to_string(),
+                    };
                     assert!(
-                        elements(&transaction, set).contains(&address.to_string()),
+                        elements(&transaction, set).contains(&element),
                         "{}: {address} of {} is not in {set}",
                         scene.name,
                         pin.name

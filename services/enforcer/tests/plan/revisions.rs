@@ -3,9 +3,12 @@
 use std::collections::BTreeSet;
 
 use clawgress_config::Cidr;
+use clawgress_config::access::{Action, Status};
 use clawgress_config::policy::Policy;
 use clawgress_enforcer::plan::{self, CarriedPin, Carry, Plan};
 use clawgress_policy::{Card, Index, Logging, Moment, Network, Revision};
+
+use crate::rules::{agent, rule};
 
 /// A Friday, 08:00 UTC.
 pub(crate) const FRIDAY: i64 = 1_800_000_000;
@@ -98,6 +101,7 @@ pub(crate) fn all() -> Vec<Scene> {
         office(),
         untrusted(),
         services(),
+        ruled(),
     ]
 }
 
@@ -242,4 +246,59 @@ fn services() -> Scene {
     }))
     .unwrap();
     scene("services", revision, Vec::new())
+}
+
+/// Agents with addresses of their own, and rules that open and shut ports and networks; one is disabled.
+fn ruled() -> Scene {
+    let policy = r#"{"version": 2,
+        "allow": {"domains": ["api.example.com"], "ips": ["203.0.113.0/24"],
+            "ports": [443, {"port": 4433, "protocol": "udp"}]},
+        "hosts": {"lab": {"sources": ["192.168.10.64/26"], "allow": {"domains": ["lab.example.com"]},
+            "limits": {"egress_kbps": 1000},
+            "exfil": {"domains": {"lab.example.com": {"bytes": 1000000, "period": "day"}}}}}}"#;
+    let mut revision = revision(policy);
+    let mut ports = rule(Action::Allow, 10, &["git.example.com"]);
+    ports.ports = [22, 443].into();
+    ports.identity.teams = ["research".to_owned()].into();
+    let mut anything = rule(Action::Allow, 20, &["*.any.example.com"]);
+    anything.identity.agents = ["one".to_owned()].into();
+    let mut network = rule(Action::Deny, 5, &[]);
+    network.networks = [cidr("203.0.113.128/25"), cidr("2001:db8:bad::/48")].into();
+    let mut inner = rule(Action::Allow, 4, &[]);
+    inner.networks = [cidr("203.0.113.200/32")].into();
+    inner.ports = [8443].into();
+    let mut off = agent("research", &["192.168.10.11/32"]);
+    off.status = Status::Disabled;
+    revision.access.agents = [
+        (
+            "one".to_owned(),
+            agent("research", &["192.168.10.9/32", "fd10::9/128"]),
+        ),
+        ("inside".to_owned(), agent("other", &["192.168.10.70/32"])),
+        ("off".to_owned(), off),
+    ]
+    .into();
+    revision.access.rules = [
+        ("ports", ports),
+        ("anything", anything),
+        ("network", network),
+        ("inner", inner),
+    ]
+    .map(|(id, rule)| (id.to_owned(), rule))
+    .into();
+    scene(
+        "ruled",
+        revision,
+        vec![
+            pin("one", "git.example.com", &["198.51.100.10", "2001:db8::10"]),
+            pin("one", "www.any.example.com", &["198.51.100.11"]),
+            pin(
+                "one",
+                "api.example.com",
+                &["198.51.100.12", "203.0.113.129"],
+            ),
+            pin("inside", "lab.example.com", &["198.51.100.13"]),
+            pin("off", "api.example.com", &["198.51.100.14"]),
+        ],
+    )
 }

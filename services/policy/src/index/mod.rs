@@ -21,7 +21,7 @@ use clawgress_config::{
 pub use build::IndexError;
 pub use principal::{CompiledScope, Identity, Principal, PrincipalId, PrincipalKind, Ruled};
 
-use crate::{Host, Moment, Ports, Reach, Reason, Rules, Window, Zone};
+use crate::{Decision, Host, Moment, Ports, Reach, Reason, Rules, Window, Zone};
 use names::{Entry, Names};
 use rows::{Rows, Rule};
 use sources::Sources;
@@ -151,6 +151,19 @@ impl Index {
     ) -> Option<Reach<'_>> {
         self.rules
             .reach(self, who, Host::Name(name), resolved, moment)
+    }
+
+    /// The decision on a flow of this principal that nobody reads.
+    pub fn decide_unseen(
+        &self,
+        who: &Principal,
+        host: Host<'_>,
+        port: u16,
+        resolved: &[IpAddr],
+        moment: Moment,
+    ) -> Decision<'_> {
+        self.rules
+            .decide_unseen(self, who, host, port, resolved, moment)
     }
 
     /// The same of an address that is asked for as such.

@@ -32,7 +32,7 @@ pub use explain::{Considered, Why};
 pub use ports::Ports;
 pub(crate) use reach::listed_ports;
 pub use reach::{Reach, wire_ports};
-pub use ruled::Ruled;
+pub use ruled::{Meant, OnWire, Ruled};
 
 use crate::{Index, Moment, Reason, Window, Zone};
 use build::Rule;

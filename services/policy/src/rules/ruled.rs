@@ -1,11 +1,17 @@
 //! What the rules for one principal have in common, whatever it asks for: found once for each revision.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
-use clawgress_config::{Cidr, access::Action};
+use clawgress_config::{Cidr, access::Action, policy::DomainPattern};
 
-use super::{Host, Ports, Request, Rules, build::Rule, identity::Class, reach::asked};
-use crate::Principal;
+use super::{
+    Host, Ports, Request, Rules, build::Rule, identity::Class, reach::asked, search::Search,
+};
+use crate::{Decision, Index, Moment, Principal, Reason};
+
+/// Nobody's source.
+const NOWHERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
 
 /// So many ports of one principal's rules are told apart on the path of packets, where each costs an element for every
 /// address.
@@ -25,7 +31,76 @@ pub struct Ruled {
     pub everywhere: bool,
 }
 
+/// A rule, as far as it is known before anybody asks.
+#[derive(Debug, Clone, Copy)]
+pub struct Meant<'r> {
+    pub id: &'r str,
+    pub domains: &'r [DomainPattern],
+}
+
+/// What the rules alone say of a name at a port, whose flows nobody reads any further.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnWire {
+    Allowed,
+    Denied(Reason),
+    /// A rule in report mode would deny: what no list holds passes, too.
+    Tried,
+    /// Nothing: the lists decide.
+    Listed,
+}
+
 impl Rules {
+    /// What is not of the lists in the decision on a name. Its own text stands for all names of a wildcard of which no
+    /// longer pattern is known.
+    pub fn on_wire(&self, who: &Principal, name: &str, port: u16, moment: Moment) -> OnWire {
+        let request = Request {
+            port,
+            ..asked(who, Host::Name(name), &[])
+        };
+        let class = self.identities.class(&request);
+        if class.is_disabled() {
+            return OnWire::Denied(Reason::AgentDisabled);
+        }
+        let mut search = Search::of(self, &request, moment);
+        self.destinations
+            .visit(&request, |list, _, via| search.visit(list, class, via));
+        match (search.first(), search.reported()) {
+            (Some(rule), _) if rule.action == Action::Allow => OnWire::Allowed,
+            (Some(_), _) => OnWire::Denied(Reason::Rule),
+            (None, Some(_)) => OnWire::Tried,
+            (None, None) => OnWire::Listed,
+        }
+    }
+
+    pub(crate) fn decide_unseen<'r>(
+        &'r self,
+        index: &'r Index,
+        who: &Principal,
+        host: Host<'_>,
+        port: u16,
+        resolved: &[IpAddr],
+        moment: Moment,
+    ) -> Decision<'r> {
+        let request = Request {
+            port,
+            source: who.sources.first().map_or(NOWHERE, |source| source.address),
+            ..asked(who, host, resolved)
+        };
+        self.decide(index, &request, moment)
+    }
+
+    /// The rules that are for this principal, in their order.
+    pub fn meant_for<'r>(&'r self, who: &'r Principal) -> impl Iterator<Item = Meant<'r>> {
+        let request = asked(who, Host::Name(""), &[]);
+        let class = self.identities.class(&request);
+        let rules = self.in_order.iter().zip(0..);
+        let meant = rules.filter(move |(rule, rank)| self.is_for(rule, *rank, class, &request));
+        meant.map(|(rule, _)| Meant {
+            id: &rule.id,
+            domains: &rule.domains,
+        })
+    }
+
     /// None: no rule is for this principal.
     pub(crate) fn ruled(&self, who: &Principal) -> Option<Ruled> {
         let request = asked(who, Host::Name(""), &[]);
