@@ -19,7 +19,7 @@ use crate::host::{self, Consent};
 #[derive(Debug, Args)]
 pub(crate) struct Test {
     /// unit: beside the code. image: the artifacts. net: daemons in namespaces. vm: booted appliances.
-    /// fuzz: every parser of foreign bytes, a minute each. full: everything, with long matrices and every base.
+    /// fuzz: every parser of foreign bytes, a minute each. clients: other people's programs through the gateway. full: everything, with long matrices and every base.
     #[arg(value_enum)]
     groups: Vec<Group>,
     #[command(flatten)]
@@ -36,6 +36,7 @@ pub(crate) enum Group {
     Net,
     Vm,
     Fuzz,
+    Clients,
     Full,
 }
 
@@ -105,7 +106,7 @@ impl Test {
         let groups: Vec<Group> = if full || self.groups.is_empty() {
             let gate = vec![Group::Unit, Group::Image, Group::Net, Group::Vm];
             if full {
-                [gate, vec![Group::Fuzz]].concat()
+                [gate, vec![Group::Fuzz, Group::Clients]].concat()
             } else {
                 gate
             }
@@ -141,6 +142,11 @@ impl Test {
                 }
                 Group::Vm => self.vm(&mut tally, &base, full)?,
                 Group::Fuzz => fuzz(&mut tally)?,
+                Group::Clients => {
+                    let programs = ["--package", "clawgress-gateway", "--features", "clients"];
+                    let programs = [programs.as_slice(), &["--test", "clients"]].concat();
+                    self.cargo(&mut tally, "clients", &programs, &[]);
+                }
                 Group::Full => {}
             }
             println!(

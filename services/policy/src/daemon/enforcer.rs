@@ -25,6 +25,8 @@ pub(crate) enum AskError {
     Refused(ProbeError),
     #[error("asking clawgress-enforcer: it answered another question than {0}")]
     Unfit(&'static str),
+    #[error("{0}")]
+    NotDone(String),
 }
 
 #[derive(Debug, Clone)]
@@ -59,6 +61,21 @@ impl Enforcer {
         match self.ask(Request::Status, self.deadline).await? {
             Reply::Status(status) => Ok(*status),
             _ => Err(AskError::Unfit("that for its status")),
+        }
+    }
+
+    /// The kill switch, whole: nobody else is held by it.
+    pub(crate) async fn block(&self, all: bool, agents: Vec<String>) -> Result<(), AskError> {
+        match self.ask(Request::Block { agents, all }, LISTING).await? {
+            Reply::Report(report) if report.ok => Ok(()),
+            Reply::Report(report) => {
+                let failed = report.stages.into_iter().find(|stage| !stage.ok);
+                let why = failed.map(|stage| format!("{}: {}", stage.name, stage.detail));
+                Err(AskError::NotDone(why.unwrap_or_else(|| {
+                    "the enforcer names no stage that failed".to_owned()
+                })))
+            }
+            _ => Err(AskError::Unfit("a block")),
         }
     }
 

@@ -346,6 +346,7 @@ mod tests {
             enforce_would_deny: text(),
             label: text(),
             alert: true,
+            fold: true,
         };
         let outcome = Outcome {
             decision: Decision::Deny,
