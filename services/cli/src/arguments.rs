@@ -243,4 +243,42 @@ mod tests {
             assert_eq!(parsed(line), command, "{line}");
         }
     }
+
+    #[test]
+    fn every_line_about_agents_and_the_trail_is_understood() {
+        for line in [
+            "clawgress agent list",
+            "clawgress agent list --json",
+            "clawgress agent a-1 show",
+            "clawgress agent a-1 key create",
+            "clawgress agent a-1 key create --expires 90d --source 10.0.0.0/8 --source 192.0.2.7",
+            "clawgress agent a-1 key create --expires 2099-12-31",
+            "clawgress agent a-1 key list",
+            "clawgress agent a-1 key revoke abcdefgh",
+            "clawgress agent a-1 key rotate abcdefgh",
+            "clawgress agent a-1 key rotate abcdefgh --keep 24h",
+            "clawgress agent a-1 token",
+            "clawgress agent a-1 token --for 15m",
+            "clawgress agent a-1 block",
+            "clawgress agent a-1 unblock",
+            "clawgress agent all block",
+            "clawgress agent all unblock",
+            "clawgress flows",
+            "clawgress flows --agent a-1",
+            "clawgress explain --agent a-1 --url https://a.example/",
+            "clawgress explain --agent a-1 --url http://a.example/x --method POST --at 2026-01-31T08:30:00Z",
+            "clawgress audit query --agent a-1 --from 1h --to 2099-01-01 --limit 10 --json",
+            "clawgress audit query --team t --project p --environment e --host h --port 443 --method GET --decision deny",
+            "clawgress audit query --reason r --policy p --source dns --client 10.0.0.1 --request x --where status=403",
+            "clawgress audit tail",
+            "clawgress audit tail --agent a-1",
+            "clawgress audit export --from 1d --to 1h",
+            "clawgress audit export --from 1d --to 1h --output /tmp/x",
+            "clawgress audit verify",
+            "clawgress audit verify --anchor /tmp/anchors",
+            "show clawgress agent list",
+        ] {
+            parsed(line);
+        }
+    }
 }

@@ -45,6 +45,7 @@ fn overview(enforcing: bool) -> Overview {
             generation: Some(12),
             clock_trusted: Some(enforcing),
             dns: enforcing,
+            services_wanted: false,
             services: if enforcing {
                 vec![
                     check("gateway", 1, Ok("answers, and admits nobody")),

@@ -159,7 +159,7 @@ pub(crate) fn cells(event: &Value) -> Vec<String> {
     };
     // To the millisecond; the rest is for machines.
     let time = match time.split_once('.') {
-        Some((seconds, part)) => format!("{seconds}.{}Z", part.get(..3).unwrap_or("000")),
+        Some((seconds, micros)) => format!("{seconds}.{}Z", micros.get(..3).unwrap_or("000")),
         None => time,
     };
     what.retain(|part| !part.is_empty());

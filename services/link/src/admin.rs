@@ -120,10 +120,26 @@ pub struct Health {
     pub clock_trusted: Option<bool>,
     /// clawgress-dns denied a name that it must deny.
     pub dns: bool,
-    /// Those who serve the gateway's agents, while no committed revision wants the gateway: what they say counts for
-    /// nothing. Once one does, they are among the report's checks.
+    /// Those who serve the gateway's agents. They are no part of the report: appliance-init seals a box that does not
+    /// enforce, and starts these services on one that does.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<health::Check>,
+    /// The revision in force enables the gateway, so somebody depends on them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub services_wanted: bool,
+}
+
+impl Health {
+    /// As people and their monitors are told it: where somebody depends on the services, they count like everything else.
+    #[must_use]
+    pub fn with_services(mut self) -> Self {
+        if self.services_wanted {
+            let services = std::mem::take(&mut self.services);
+            let checks = self.report.checks.into_iter().chain(services);
+            self.report = health::Report::of(checks.collect());
+        }
+        self
+    }
 }
 
 /// The console's view of all there is.

@@ -134,6 +134,15 @@ fn tokens_come_from_the_own_issuer_and_mistakes_say_what_to_do() {
             .unwrap()
             .starts_with("http://robot:")
     );
+    assert_eq!(token["warnings"], Value::Null, "{token}");
+    console.distrust_the_clock();
+    let token = console.json(&["agent", "robot", "token"]);
+    assert!(
+        token["warnings"]
+            .to_string()
+            .contains("clock of this box is not trusted"),
+        "{token}"
+    );
     for (words, code, says) in [
         (
             &["agent", "robot", "key", "create"][..],

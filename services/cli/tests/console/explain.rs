@@ -22,7 +22,8 @@ fn an_explanation_names_each_rule_and_why() {
         found.unwrap_or_else(|| panic!("{rule}: {out}")).to_owned()
     };
     assert!(
-        line(&out, "no-secrets").ends_with("no match: it is for other destinations"),
+        line(&out, "no-secrets")
+            .ends_with("no match: it is for other destinations (*.secret.example)"),
         "{out}"
     );
     assert!(
@@ -38,13 +39,13 @@ fn an_explanation_names_each_rule_and_why() {
         "post",
     ]);
     assert!(
-        line(&out, "red-http").ends_with("no match: it is for other methods"),
+        line(&out, "red-http").ends_with("no match: it is for other methods (GET, /v1)"),
         "{out}"
     );
     assert!(out.contains("deny, by default: not-allowlisted"), "{out}");
     let (_, out, _) = explain(&["--agent", "robot", "--url", "http://web.example/v1"]);
     assert!(
-        line(&out, "red-http").ends_with("no match: it is for somebody else"),
+        line(&out, "red-http").ends_with("no match: it is for somebody else (team red)"),
         "{out}"
     );
     let told = console.json(&[

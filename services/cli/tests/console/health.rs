@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::world::Console;
 
 #[test]
-fn health_counts_the_gateway_once_a_revision_wants_it() {
+fn status_counts_the_gateway_once_a_revision_wants_it() {
     let quiet = Console::new();
     let status = quiet.json(&["status"]);
     let names = |list: &Value| -> Vec<String> {

@@ -69,7 +69,8 @@ impl Console {
             fs::create_dir(console.path(name)).unwrap();
         }
         fs::write(console.path("taken.boot"), format!("test\n{configuration}")).unwrap();
-        serve_control(UnixListener::bind(console.path("control.sock")).unwrap());
+        let control = UnixListener::bind(console.path("control.sock")).unwrap();
+        serve_control(control, console.path("distrusted"));
         let at = |name: &str| console.path(name).display().to_string();
         let mut settings = format!(
             "listen = \"127.0.0.1:{}\"\nresolver = \"127.0.0.1:1\"\nagents_resolver = \"127.0.0.1:1\"\n\
@@ -215,6 +216,11 @@ impl Console {
         });
     }
 
+    /// The enforcer says from now on that no time server has answered.
+    pub(crate) fn distrust_the_clock(&self) {
+        fs::write(self.path("distrusted"), "").unwrap();
+    }
+
     /// As a crash would.
     pub(crate) fn kill(&mut self, name: &str) {
         let at = self.daemons.iter().position(|(other, _)| *other == name);
@@ -275,7 +281,7 @@ impl Console {
 }
 
 /// An enforcer that finds everything right; the real one needs a kernel to itself.
-fn serve_control(listener: UnixListener) {
+fn serve_control(listener: UnixListener, distrusted: PathBuf) {
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let Ok(mut stream) = stream else { return };
@@ -310,7 +316,7 @@ fn serve_control(listener: UnixListener) {
                     principals: 1,
                     domains: 1,
                     pins: 0,
-                    clock_trusted: true,
+                    clock_trusted: !distrusted.exists(),
                     next_change: None,
                     warnings: Vec::new(),
                 })),

@@ -4,10 +4,11 @@
 
 use std::{net::IpAddr, net::Ipv4Addr};
 
-use clawgress_config::policy::canonical_name;
+use clawgress_config::{access::Access, policy::canonical_name};
 use clawgress_link::agents;
 use clawgress_policy::{
-    Host, Index, Moment, Request, Revision, Rules, Zone, canonical_path, window::UnknownZone,
+    Considered, Host, Index, Moment, Request, Revision, Rules, Zone, canonical_path, rules::Why,
+    window::UnknownZone,
 };
 use jiff::{Timestamp, civil, tz::TimeZone};
 
@@ -115,6 +116,12 @@ pub(crate) fn explain(
     };
     let decision = rules.decide(&index, &request, moment);
     let considered = rules.explain(&index, &request, moment);
+    if decision.allowed {
+        notes.push(
+            "quotas, and the addresses that a name leads to, are judged when it is asked for"
+                .to_owned(),
+        );
+    }
     Ok(agents::Explained {
         revision: revision.number,
         destination: match &target.host {
@@ -136,12 +143,12 @@ pub(crate) fn explain(
         considered: considered
             .into_iter()
             .map(|rule| agents::Considered {
-                policy_id: rule.policy_id,
                 version: rule.version,
                 priority: rule.priority,
                 action: rule.action.word().to_owned(),
                 mode: rule.mode.word().to_owned(),
-                why: rule.why.to_string(),
+                why: why(&rule, &revision.access),
+                policy_id: rule.policy_id,
             })
             .collect(),
         notes,
@@ -149,6 +156,66 @@ pub(crate) fn explain(
         path: target.path,
         agent: question.agent,
     })
+}
+
+/// With what the rule asks for, where something else was asked.
+fn why(considered: &Considered, access: &Access) -> String {
+    let words = considered.why.to_string();
+    let Some(rule) = access.rules.get(&considered.policy_id) else {
+        return words;
+    };
+    let asks = match considered.why {
+        Why::Identity => {
+            let identity = &rule.identity;
+            let fields = [
+                ("agent", &identity.agents),
+                ("team", &identity.teams),
+                ("project", &identity.projects),
+                ("environment", &identity.environments),
+            ];
+            let fields = fields.into_iter().filter(|(_, words)| !words.is_empty());
+            let fields = fields.map(|(name, words)| format!("{name} {}", some(words)));
+            fields.collect::<Vec<_>>().join("; ")
+        }
+        Why::Destination => {
+            let domains = rule.domains.iter().map(|domain| domain.as_str().to_owned());
+            let networks = rule.networks.iter().map(ToString::to_string);
+            some(domains.chain(networks))
+        }
+        Why::Port => some(&rule.ports),
+        Why::Method | Why::Path | Why::Hidden => {
+            let methods = rule.methods.iter();
+            some(methods.chain(&rule.path_prefixes))
+        }
+        Why::Shut(_) => rule
+            .time_window
+            .as_ref()
+            .map_or_else(String::new, |window| {
+                let days: Vec<&str> = window.days.iter().map(|day| day.word()).collect();
+                format!("{} {} to {}", days.join(", "), window.start, window.end)
+            }),
+        _ => String::new(),
+    };
+    if asks.is_empty() {
+        words
+    } else {
+        format!("{words} ({asks})")
+    }
+}
+
+/// The first few of them.
+fn some<T: ToString>(words: impl IntoIterator<Item = T>) -> String {
+    const FEW: usize = 4;
+    let mut words = words.into_iter();
+    let mut few: Vec<String> = words
+        .by_ref()
+        .take(FEW)
+        .map(|word| word.to_string())
+        .collect();
+    if words.next().is_some() {
+        few.push("…".to_owned());
+    }
+    few.join(", ")
 }
 
 fn shown(text: &str) -> String {

@@ -119,15 +119,9 @@ async fn measure(neighbours: &mut Neighbours) -> Health {
             .into_iter()
             .map(|(unit, state)| judge(&format!("unit {unit}"), state, |state| judge_unit(&state))),
     );
-    // Without a gateway nobody needs them.
-    let services = if wanted.is_some() {
-        checks.extend(services);
-        Vec::new()
-    } else {
-        services
-    };
     Health {
         services,
+        services_wanted: wanted.is_some(),
         report: Report::of(checks),
         revision: status_now.as_ref().and_then(|status| status.revision),
         generation: status_now.as_ref().map(|status| status.generation),

@@ -77,6 +77,7 @@ mod tests {
                 clock_trusted: None,
                 dns: false,
                 services: Vec::new(),
+                services_wanted: false,
             }
         }
     }

@@ -2,6 +2,7 @@
 //! kernel of its own.
 
 mod bad_input;
+mod health;
 mod keys;
 mod policies;
 mod records;

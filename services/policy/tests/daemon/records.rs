@@ -1,5 +1,7 @@
 //! What each change leaves in the service's own audit queue, and what of the console the front never offers.
 
+use std::io::{BufRead, BufReader};
+
 use clawgress_audit::{
     event::Event,
     queue::{Queue, Settings},
@@ -183,4 +185,31 @@ fn bodies_of_the_console_are_bounded_and_told_by_their_place() {
     }
     let large = json!({"agent": "x".repeat(70_000)});
     assert_eq!(service.console("/clawgress/agents/show", &large).0, 413);
+}
+
+/// One that takes what it is asked and says nothing: nobody knows what it did.
+#[test]
+fn a_change_without_an_answer_is_told_as_unknown() {
+    let service = Service::new(ENABLED).booted();
+    let listener = std::os::unix::net::UnixListener::bind(service.path("gateway.sock")).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut line = String::new();
+            BufReader::new(stream.unwrap())
+                .read_line(&mut line)
+                .unwrap();
+        }
+    });
+    let (status, answer) = service.console("/clawgress/agents/block", &json!({"all": true}));
+    let reason = answer["reason"].as_str().unwrap();
+    assert!(
+        status == 503 && reason.starts_with("IT IS NOT KNOWN WHETHER"),
+        "{answer}"
+    );
+    let (_, answer) = service.console("/clawgress/agents/unblock", &json!({"all": true}));
+    let reason = answer["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("whether it was done is not known"),
+        "{answer}"
+    );
 }

@@ -59,7 +59,7 @@ async fn overview(State(api): State<Arc<Api>>, call: Call) -> Result<Response, R
     begin(&api, call, &[]).await?;
     let health = api.measurer.health().await.ok_or_else(ending)?;
     Ok(fresh(Json(Overview {
-        health: health.as_ref().clone(),
+        health: health.as_ref().clone().with_services(),
         enforcer: api.enforcer.status().await.ok(),
         boot_revision: api.publisher.store.boot().map_err(PublishError::from)?,
     })))

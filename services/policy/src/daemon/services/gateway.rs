@@ -2,18 +2,13 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clawgress_link::{
-    agents::{Blocked, Flow, Flows},
-    line,
-};
+use clawgress_link::agents::{Blocked, Flow, Flows};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{ServiceError, WORK};
+use super::{ServiceError, WORK, change, question};
 
 const UNIT: &str = "clawgress-gateway";
-/// Ten thousand flows.
-const LONGEST_REPLY: u64 = 16 * 1024 * 1024;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Gateway {
@@ -74,7 +69,7 @@ impl Gateway {
     }
 
     async fn switch(&self, question: Value) -> Result<Blocked, ServiceError> {
-        match self.ask(&question, WORK).await? {
+        match judge(change(&self.socket, UNIT, &question).await?)? {
             Reply::Blocked(blocked) => Ok(blocked),
             _ => Err(ServiceError::Unfit { unit: UNIT }),
         }
@@ -107,12 +102,14 @@ impl Gateway {
         }
     }
 
-    async fn ask(&self, question: &Value, deadline: Duration) -> Result<Reply, ServiceError> {
-        let doing = format!("asking {UNIT} on {}", self.socket.display());
-        let asked = line::ask(&self.socket, &doing, question, LONGEST_REPLY, deadline).await;
-        match asked.map_err(|error| ServiceError::Silent { error, unit: UNIT })? {
-            Reply::Error { error } => Err(ServiceError::Refused(error)),
-            reply => Ok(reply),
-        }
+    async fn ask(&self, asked: &Value, deadline: Duration) -> Result<Reply, ServiceError> {
+        judge(question(&self.socket, UNIT, asked, deadline).await?)
+    }
+}
+
+fn judge(reply: Reply) -> Result<Reply, ServiceError> {
+    match reply {
+        Reply::Error { error } => Err(ServiceError::Refused(error)),
+        reply => Ok(reply),
     }
 }

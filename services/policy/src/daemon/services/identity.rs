@@ -4,15 +4,13 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clawgress_link::{agents::AgentKey, line};
+use clawgress_link::agents::AgentKey;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{ServiceError, WORK};
+use super::{ServiceError, WORK, change, question};
 
 const UNIT: &str = "clawgress-identity";
-/// All the keys that there are.
-const LONGEST_REPLY: u64 = 64 * 1024 * 1024;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Identity {
@@ -76,7 +74,7 @@ impl Identity {
     }
 
     async fn new_key(&self, question: Value) -> Result<(String, AgentKey), ServiceError> {
-        match self.ask(&question, WORK).await? {
+        match self.change(&question).await? {
             Reply::NewKey { key, about } => Ok((key, about)),
             _ => Err(ServiceError::Unfit { unit: UNIT }),
         }
@@ -93,7 +91,7 @@ impl Identity {
 
     pub(crate) async fn revoke_key(&self, prefix: &str) -> Result<(), ServiceError> {
         let question = json!({"ask": "revoke_key", "prefix": prefix});
-        match self.ask(&question, WORK).await? {
+        match self.change(&question).await? {
             Reply::Key {} | Reply::Done => Ok(()),
             _ => Err(ServiceError::Unfit { unit: UNIT }),
         }
@@ -106,7 +104,7 @@ impl Identity {
         lifetime: u32,
     ) -> Result<(String, String, i64), ServiceError> {
         let question = json!({"ask": "issue_token", "agent": agent, "lifetime_seconds": lifetime});
-        match self.ask(&question, WORK).await? {
+        match self.change(&question).await? {
             Reply::Token { token, id, expires } => Ok((token, id, expires)),
             _ => Err(ServiceError::Unfit { unit: UNIT }),
         }
@@ -129,12 +127,18 @@ impl Identity {
         }
     }
 
-    async fn ask(&self, question: &Value, deadline: Duration) -> Result<Reply, ServiceError> {
-        let doing = format!("asking {UNIT} on {}", self.socket.display());
-        let asked = line::ask(&self.socket, &doing, question, LONGEST_REPLY, deadline).await;
-        match asked.map_err(|error| ServiceError::Silent { error, unit: UNIT })? {
-            Reply::Error { error } => Err(ServiceError::Refused(error)),
-            reply => Ok(reply),
-        }
+    async fn ask(&self, asked: &Value, deadline: Duration) -> Result<Reply, ServiceError> {
+        judge(question(&self.socket, UNIT, asked, deadline).await?)
+    }
+
+    async fn change(&self, asked: &Value) -> Result<Reply, ServiceError> {
+        judge(change(&self.socket, UNIT, asked).await?)
+    }
+}
+
+fn judge(reply: Reply) -> Result<Reply, ServiceError> {
+    match reply {
+        Reply::Error { error } => Err(ServiceError::Refused(error)),
+        reply => Ok(reply),
     }
 }

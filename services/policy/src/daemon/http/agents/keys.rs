@@ -158,9 +158,16 @@ pub(super) async fn token(State(api): State<Arc<Api>>, call: Call) -> Result<Res
             ));
         }
         let (token, id, expires) = working.services.identity.token(&agent, lifetime).await?;
+        let mut warnings = warnings(&revision, &agent);
+        let status = working.enforcer.status().await;
+        let trusted =
+            revision.trust_hardware_clock || status.is_ok_and(|status| status.clock_trusted);
+        if !trusted {
+            warnings.push("the clock of this box is not trusted yet, and tokens are denied until it is; see clawgress status".to_owned());
+        }
         Ok(Token {
             proxy: proxy(&revision, &agent, &token),
-            warnings: warnings(&revision, &agent),
+            warnings,
             token,
             id,
             expires,

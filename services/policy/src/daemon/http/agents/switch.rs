@@ -76,6 +76,11 @@ fn not_blocked(error: ServiceError) -> Refusal {
                 "NOTHING IS BLOCKED: {error}. While the gateway is down it lets nothing through; block again as soon as it runs"
             ),
         ),
+        ServiceError::Unknown { .. } => Refusal::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "not blocked",
+            format!("IT IS NOT KNOWN WHETHER ANYTHING IS BLOCKED: {error}"),
+        ),
         error => error.into(),
     }
 }
