@@ -178,10 +178,8 @@ fn scripted(case: &Case, front: &Front, answers: &[Vec<u8>]) -> Result<(Host, Gu
     gateway
         .host
         .ip(&format!("-4 route add {address} via 203.0.113.80"))?;
-    let list: String = answers
-        .iter()
-        .map(|answer| format!("\"{}\",", hex(answer)))
-        .collect();
+    let digits: Vec<String> = answers.iter().map(|answer| hex(answer)).collect();
+    let list = format!("\"{}\"", digits.join("\", \""));
     let script = format!(
         r#"local answers = {{ {list} }}
         core.register_service("site", "tcp", function(applet)
