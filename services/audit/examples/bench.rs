@@ -1,5 +1,5 @@
 //! Figures of queue and store: what an append costs its caller, how many a core takes, how long a question takes.
-//! Prints a JSON object a line.
+//! Announces each figure on a line of its own.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ struct Arguments {
 
 fn figure(name: &str, value: f64, unit: &str, must: &str, holds: bool) {
     println!(
-        "{}",
+        "figure: {}",
         serde_json::json!({"figure": name, "value": (value * 1000.0).round() / 1000.0, "unit": unit, "must": must, "holds": holds})
     );
 }

@@ -120,6 +120,16 @@ struct Walk {
 
 /// Reads the whole store.
 pub fn verify(directory: &Path, trust: &Trust<'_>) -> Result<Report, DiskError> {
+    Ok(verify_slowly(directory, trust, || true)?.unwrap_or_default())
+}
+
+/// As `verify`; `on` is called before each segment, may take its time, and ends all by saying false: then there is no
+/// report.
+pub fn verify_slowly(
+    directory: &Path,
+    trust: &Trust<'_>,
+    mut on: impl FnMut() -> bool,
+) -> Result<Option<Report>, DiskError> {
     let names = std::fs::read_dir(directory)
         .and_then(|entries| {
             entries
@@ -153,6 +163,9 @@ pub fn verify(directory: &Path, trust: &Trust<'_>) -> Result<Report, DiskError> 
         .collect();
     let last = files.keys().next_back().copied();
     for (number, name) in &files {
+        if !on() {
+            return Ok(None);
+        }
         walk.is_last = Some(*number) == last;
         let path = directory.join(name);
         let mut bytes = std::fs::read(&path).map_err(DiskError::of("reading", path))?;
@@ -194,7 +207,7 @@ pub fn verify(directory: &Path, trust: &Trust<'_>) -> Result<Report, DiskError> 
     report.laid_aside.sort_unstable();
     report.last_checkpoint = walk.last_checkpoint;
     report.good = report.faults.is_empty();
-    Ok(report)
+    Ok(Some(report))
 }
 
 /// For fuzzing: any bytes as the only segment of a store, and as what retention left of the one before it.

@@ -123,6 +123,37 @@ impl Service {
     }
 }
 
+fn numbers_are_told(service: &Service) {
+    let mut metrics = String::new();
+    service
+        .get("/metrics")
+        .read_to_string(&mut metrics)
+        .unwrap();
+    for line in [
+        "# TYPE clawgress_audit_events_received_total counter",
+        "clawgress_audit_events_received_total 330",
+        "clawgress_audit_events_duplicate_total 0",
+        "clawgress_audit_events_missing_total 0",
+        "clawgress_audit_events_total 331",
+        "clawgress_audit_ready 1",
+        "clawgress_audit_unsigned_events 0",
+    ] {
+        assert!(
+            metrics.lines().any(|found| found == line),
+            "{line}: {metrics}"
+        );
+    }
+    assert!(
+        metrics.contains("clawgress_audit_checkpoint_age_seconds "),
+        "{metrics}"
+    );
+    for path in ["/health", "/ready"] {
+        let mut text = String::new();
+        service.get(path).read_to_string(&mut text).unwrap();
+        assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+    }
+}
+
 #[test]
 fn questions_streams_and_proofs() {
     let service = service();
@@ -201,34 +232,7 @@ fn questions_streams_and_proofs() {
     );
     let (_, status) = service.ask("/audit/status", &json!({}));
     assert_eq!(status[0]["store"]["events"], 331);
-    let mut metrics = String::new();
-    service
-        .get("/metrics")
-        .read_to_string(&mut metrics)
-        .unwrap();
-    for line in [
-        "# TYPE clawgress_audit_events_received_total counter",
-        "clawgress_audit_events_received_total 330",
-        "clawgress_audit_events_duplicate_total 0",
-        "clawgress_audit_events_missing_total 0",
-        "clawgress_audit_events_total 331",
-        "clawgress_audit_ready 1",
-        "clawgress_audit_unsigned_events 0",
-    ] {
-        assert!(
-            metrics.lines().any(|found| found == line),
-            "{line}: {metrics}"
-        );
-    }
-    assert!(
-        metrics.contains("clawgress_audit_checkpoint_age_seconds "),
-        "{metrics}"
-    );
-    for path in ["/health", "/ready"] {
-        let mut text = String::new();
-        service.get(path).read_to_string(&mut text).unwrap();
-        assert!(text.starts_with("HTTP/1.1 200"), "{text}");
-    }
+    numbers_are_told(&service);
 
     for (path, body, code, word) in [
         (

@@ -45,7 +45,7 @@ impl Service {
             .spawn()
             .unwrap();
         let service = Self { directory, child };
-        service.until("it listens", || {
+        until("it listens", || {
             UnixStream::connect(service.place().join("api.sock")).is_ok()
         });
         service
@@ -53,14 +53,6 @@ impl Service {
 
     fn place(&self) -> &Path {
         self.directory.path()
-    }
-
-    fn until(&self, what: &str, holds: impl Fn() -> bool) {
-        let end = Instant::now() + Duration::from_secs(30);
-        while !holds() {
-            assert!(Instant::now() < end, "never: {what}");
-            std::thread::sleep(Duration::from_millis(50));
-        }
     }
 
     /// As a commit does: written aside and renamed.
@@ -109,6 +101,14 @@ impl Service {
         events
             .map(|event| event["path"].as_str().unwrap().to_owned())
             .collect()
+    }
+}
+
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(Instant::now() < end, "never: {what}");
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 
@@ -175,12 +175,12 @@ fn a_collector_comes_moves_and_goes_with_the_revision() {
     assert_eq!(first.take(), [1]);
     // A lower one is not taken: what is sent next still goes to the first.
     service.commit(4, &otlp(second.url()));
-    service.until("the refusal is told", || {
+    until("the refusal is told", || {
         service.told("revision-refused").len() == 1
     });
     let mut seen = first.take();
     service.commit(6, &otlp(second.url()));
-    service.until("the new one is in force", || {
+    until("the new one is in force", || {
         service.told("revision-taken").len() == 1
     });
     export();
@@ -202,7 +202,7 @@ fn a_collector_comes_moves_and_goes_with_the_revision() {
     let metrics = |wanted: &str| service.ask("GET /metrics", "").contains(wanted);
     assert!(metrics("clawgress_audit_forward_up{collector=\"otlp\"} 1"));
     service.commit(7, &Value::Null);
-    service.until("no collector is left", || !metrics("collector=\"otlp\""));
+    until("no collector is left", || !metrics("collector=\"otlp\""));
     assert!(service.ask("GET /ready", "").starts_with("HTTP/1.1 200"));
 }
 
@@ -243,10 +243,10 @@ fn a_mistake_in_a_file_of_authorities_is_told_once_and_stops_nothing() {
     let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
     std::fs::write(service.place().join("config/ca.pem"), made.cert.pem()).unwrap();
     service.commit(5, &ca("ca.pem"));
-    service.until("it is taken", || {
+    until("it is taken", || {
         service.told("collector-accepted").len() == 1
     });
-    service.until("its outage is told", || {
+    until("its outage is told", || {
         service.told("forwarding-stopped").len() == 1
     });
 }

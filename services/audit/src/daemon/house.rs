@@ -1,23 +1,28 @@
 //! What has to be done every minute: a checkpoint, retention; and now and then the whole trail proved.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
 use crate::alerts::Alerts;
 use crate::config::Config;
+use crate::disk::DiskError;
 use crate::event::Micros;
 use crate::forward::Watch;
 use crate::metrics::Proof;
 use crate::store::{Clock, Retention, Store};
-use crate::verify::{Report, Trust, verify};
+use crate::verify::{Report, Trust, verify_slowly};
 
 /// Rounds between two looks at what is over its time or room.
 const PRUNE_EVERY: u32 = 10;
 /// When all is started, and then twice a day: it reads everything.
 const FIRST_PROOF: Duration = Duration::from_secs(30);
 const PROVE_EVERY: Duration = Duration::from_secs(12 * 3600);
+const PROVE_AGAIN: Duration = Duration::from_secs(60);
+/// Between two segments.
+const LONGEST_REST: Duration = Duration::from_secs(2);
 
 pub(super) async fn keep(
     store: Arc<Store>,
@@ -67,29 +72,52 @@ pub(super) async fn keep(
     }
 }
 
+/// Ends what a blocking thread does when its task is gone, so that the service stops at once.
+struct UntilDropped(Arc<AtomicBool>);
+
+impl Drop for UntilDropped {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 pub(super) async fn keep_proving(store: Arc<Store>, proof: Proof, alerts: Alerts) {
+    let over = UntilDropped(Arc::default());
     tokio::time::sleep(FIRST_PROOF).await;
     loop {
-        let proving = Arc::clone(&store);
-        let proved = tokio::task::spawn_blocking(move || {
-            let trust = Trust {
-                key: Some(proving.public_key()),
-                anchors: &[],
-                growing: Some(proving.growing()),
-            };
-            verify(proving.place(), &trust)
-        });
-        match proved.await {
-            Ok(Ok(report)) => {
+        let (proving, over) = (Arc::clone(&store), Arc::clone(&over.0));
+        let proved = tokio::task::spawn_blocking(move || prove(&proving, &over)).await;
+        let pause = match proved {
+            Ok(Ok(Some(report))) => {
                 tell(&report, &alerts).await;
                 proof.tell(Micros::now(), &report);
+                PROVE_EVERY
             }
-            Ok(Err(error)) => tracing::error!("proving the audit trail: {error}"),
+            Ok(Err(error)) => {
+                // Retention may have taken a segment from under it.
+                tracing::warn!("proving the audit trail: {error}; it is tried again");
+                PROVE_AGAIN
+            }
             // A panic in there has been told already.
-            Err(_) => {}
-        }
-        tokio::time::sleep(PROVE_EVERY).await;
+            Ok(Ok(None)) | Err(_) => PROVE_EVERY,
+        };
+        tokio::time::sleep(pause).await;
     }
+}
+
+fn prove(store: &Store, over: &AtomicBool) -> Result<Option<Report>, DiskError> {
+    let trust = Trust {
+        key: Some(store.public_key()),
+        anchors: &[],
+        growing: Some(store.growing()),
+    };
+    let mut began = Instant::now();
+    verify_slowly(store.place(), &trust, || {
+        // Whoever waits for the processor comes first.
+        std::thread::sleep((began.elapsed() * 3).min(LONGEST_REST));
+        began = Instant::now();
+        !over.load(Ordering::Acquire)
+    })
 }
 
 async fn tell(report: &Report, alerts: &Alerts) {

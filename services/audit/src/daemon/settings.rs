@@ -208,8 +208,8 @@ impl Followed {
         };
         let trouble = format!("{name} collector");
         let Some(forward) = forward else {
+            self.watch.forget(name);
             if self.running.remove(name).is_some() {
-                self.watch.forget(name);
                 tracing::info!("events are no longer sent to {name}");
             }
             return self
@@ -246,6 +246,9 @@ impl Followed {
             }
             Err(why) => {
                 tracing::error!("{name}: {why}; the collector stays as it was");
+                if !self.running.contains_key(name) {
+                    forward::await_collector(&self.watch, name, &self.config.state);
+                }
                 self.alerts
                     .begins(&trouble, "collector-refused", format!("{name}: {why}"))
                     .await;

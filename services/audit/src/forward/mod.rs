@@ -123,6 +123,15 @@ impl Watch {
     }
 }
 
+/// Counts with a collector that can't be sent to yet: what it has not got does not go by age.
+pub(crate) fn await_collector(watch: &Watch, name: &'static str, state: &Path) {
+    let at = place_in(&state.join(format!("{name}.cursor")));
+    watch.change(name, |progress| {
+        progress.after = at.map(|place| place.to_string());
+        progress.outage = Some("its settings can't be used".to_owned());
+    });
+}
+
 /// Forwards for as long as it is polled.
 pub async fn keep(store: Arc<Store>, sender: Sender, state: &Path, watch: Watch, alerts: Alerts) {
     let name = sender.name();
@@ -130,7 +139,8 @@ pub async fn keep(store: Arc<Store>, sender: Sender, state: &Path, watch: Watch,
     let mut at = place_in(&cursor);
     let mut arrivals = store.watch();
     watch.change(name, |progress| {
-        progress.after = at.map(|place| place.to_string())
+        progress.after = at.map(|place| place.to_string());
+        progress.outage = None;
     });
     let mut pause = FIRST_PAUSE;
     let mut outage = false;

@@ -165,6 +165,6 @@ fn what_has_ended_is_its_agents_share_after_a_restart() {
     }
     let again = Shared::recover(Box::new(disk), small()).unwrap();
     let inner = again.lock();
-    let shares: Vec<&str> = inner.shares.keys().map(AsRef::as_ref).collect();
-    assert_eq!(shares, ["loud"]);
+    let owners: Vec<&str> = inner.shares.keys().map(AsRef::as_ref).collect();
+    assert_eq!(owners, ["loud"]);
 }

@@ -26,6 +26,8 @@ pub use shipper::{drain, keep_shipping, ship};
 const VERSION: u32 = 1;
 /// Texts of a batch; one more event may be begun below it.
 const BATCH: usize = 512 * 1024;
+/// Many more than fit into a batch of events as they are.
+const MOST_EVENTS: usize = 32 * 1024;
 const LONGEST_FRAME: usize = 2 * 1024 * 1024;
 
 #[derive(Debug, thiserror::Error)]
@@ -119,7 +121,10 @@ impl Frame {
         Ok(match kind {
             1 => Self::Hello(serde_json::from_slice(content).map_err(bad_json)?),
             2 => Self::Welcome(serde_json::from_slice(content).map_err(bad_json)?),
-            3 => Self::Batch(events(content).ok_or_else(|| protocol("a batch that is cut"))?),
+            3 => {
+                let events = events(content);
+                Self::Batch(events.ok_or_else(|| protocol("a batch that is cut or too many"))?)
+            }
             4 => Self::Ack(u64::from_le_bytes(
                 content
                     .try_into()
@@ -169,6 +174,9 @@ pub fn survey(bytes: &[u8]) -> usize {
 fn events(mut content: &[u8]) -> Option<Vec<Queued>> {
     let mut events = Vec::new();
     while !content.is_empty() {
+        if events.len() == MOST_EVENTS {
+            return None;
+        }
         let (sequence, rest) = content.split_first_chunk()?;
         let (length, rest) = rest.split_first_chunk()?;
         let (text, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;

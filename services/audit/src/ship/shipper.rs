@@ -137,9 +137,14 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
     F: Future<Output = std::io::Result<S>>,
 {
+    let mut told = false;
     loop {
-        if let Err(error) = drain_orphans(connect, &beside, gateway).await {
-            tracing::warn!("shipping a lane whose process is gone: {error}; tried again");
+        match drain_orphans(connect, &beside, gateway).await {
+            Ok(()) => told = false,
+            Err(error) if !std::mem::replace(&mut told, true) => {
+                tracing::warn!("shipping a lane whose process is gone: {error}; tried again");
+            }
+            Err(_) => {}
         }
         tokio::time::sleep(ORPHANS_EVERY).await;
     }

@@ -108,8 +108,7 @@ struct Writer {
     /// Put back when their queue goes on behind them.
     salvage: Salvage,
     counts: Counts,
-    /// Which connection of a queue is the latest; no other appends.
-    turns: BTreeMap<String, u64>,
+    turns: turns::Turns,
     /// Since when the disk has been full, and how often that was met.
     full: Option<(Micros, u64)>,
 }

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::checkpoint::{self, SigningKey};
 use super::index::{Index, View};
 use super::line::Chain;
+use super::turns::Turns;
 use super::walk::{Walked, readable, remake, walk};
 use super::write::{begin_segment, notice, replace, write_index};
 use super::{
@@ -88,14 +89,14 @@ fn recover(disk: &dyn Disk, key: &SigningKey) -> Result<(Writer, Vec<Told>), Sto
         segments.insert(*earlier, summary(disk, *earlier)?);
     }
     let mut told = Vec::new();
-    let mut salvage = Salvage::default();
+    let mut salvage = last.walked.laid_aside(disk, &names)?;
     match last.walked.fault {
         Some(at) if last.walked.damaged => told.push(Told {
             reason: "damaged",
             about: format!("{}, byte {at}", segment_name(number)),
         }),
         Some(at) => {
-            salvage = last.lay_aside(disk, at)?;
+            salvage.extend(last.lay_aside(disk, at)?);
             told.push(Told {
                 reason: "torn",
                 about: format!("{}, byte {at}", segment_name(number)),
@@ -171,14 +172,7 @@ impl Last {
         let rest = self.bytes.get(at..).unwrap_or_default();
         replace(disk, &format!("{:016}-{at}.torn", self.number), rest)?;
         let mut salvage = Salvage::default();
-        // The line at the fault is not what was written, however it reads.
-        for (line, keys) in readable(rest).filter(|(line, _)| line.offset > 0) {
-            let name = format!("{}/{}", keys.gateway, keys.queue);
-            salvage
-                .entry(name)
-                .or_default()
-                .insert(keys.sequence, line.json.into());
-        }
+        salvage_from(rest, &mut salvage);
         let name = segment_name(self.number);
         let error = |doing| DiskError::of(doing, disk.place().join(&name));
         let sheet = disk.open(&name).map_err(error("opening"))?;
@@ -226,7 +220,7 @@ impl Last {
             broken: None,
             salvage,
             counts: Counts::default(),
-            turns: BTreeMap::new(),
+            turns: Turns::default(),
             full: None,
         };
         if behind {
@@ -237,6 +231,26 @@ impl Last {
 }
 
 impl Walked {
+    /// From openings before this one: what no gateway has gone on behind yet. The trail's own was put back then.
+    fn laid_aside(&self, disk: &dyn Disk, names: &[String]) -> Result<Salvage, StoreError> {
+        let mut salvage = Salvage::default();
+        for name in names {
+            if name.strip_suffix(".torn").is_none() {
+                continue;
+            }
+            let error = |doing| DiskError::of(doing, disk.place().join(name));
+            let sheet = disk.open(name).map_err(error("opening"))?;
+            let bytes = read_all(&*sheet).map_err(error("reading"))?;
+            salvage_from(&bytes, &mut salvage);
+        }
+        salvage.retain(|name, events| {
+            let highest = self.state.gateways.get(name).copied().unwrap_or(0);
+            events.retain(|sequence, _| *sequence > highest);
+            !events.is_empty() && !name.starts_with(&format!("{OWN}/"))
+        });
+        Ok(salvage)
+    }
+
     fn add(&mut self, events: u64, checked: u64, gateways: &BTreeMap<String, u64>) {
         self.state.events += events;
         self.state.checked = checked;
@@ -255,6 +269,15 @@ impl Writer {
             Some(last) => self.fill(store, &name, last.saturating_add(1)),
             None => Ok(()),
         }
+    }
+}
+
+fn salvage_from(rest: &[u8], salvage: &mut Salvage) {
+    // The line at the fault is not what was written, however it reads.
+    for (line, keys) in readable(rest).filter(|(line, _)| line.offset > 0) {
+        let name = format!("{}/{}", keys.gateway, keys.queue);
+        let events = salvage.entry(name).or_default();
+        events.insert(keys.sequence, line.json.into());
     }
 }
 
@@ -294,7 +317,7 @@ fn fresh(disk: &dyn Disk) -> Result<Writer, StoreError> {
         broken: None,
         salvage: Salvage::default(),
         counts: Counts::default(),
-        turns: BTreeMap::new(),
+        turns: Turns::default(),
         full: None,
     })
 }

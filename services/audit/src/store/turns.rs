@@ -2,6 +2,8 @@
 //! shipper says of itself is held against what is in here; a step that would make the store pass over events is refused
 //! and so stays in the shipper's queue.
 
+use std::collections::BTreeMap;
+
 use super::{Store, StoreError, Writer};
 use crate::queue::Queued;
 
@@ -19,6 +21,34 @@ pub struct Turn {
     number: u64,
     /// Of the first batch alone: events that its queue no longer has may be missing before it.
     first: bool,
+}
+
+/// Which connection of a queue is the latest; no other appends.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    latest: BTreeMap<String, u64>,
+    /// Of the last one given; no number is given twice.
+    number: u64,
+}
+
+#[cfg(test)]
+impl Turns {
+    pub(super) fn len(&self) -> usize {
+        self.latest.len()
+    }
+}
+
+impl Writer {
+    fn next_turn(&mut self, name: String) -> u64 {
+        let Turns { latest, number } = &mut self.turns;
+        if latest.len() >= MOST_NAMES {
+            // Whoever came and brought nothing comes once more.
+            latest.retain(|name, _| self.state.gateways.contains_key(name));
+        }
+        *number += 1;
+        latest.insert(name, *number);
+        *number
+    }
 }
 
 impl Store {
@@ -47,12 +77,10 @@ impl Store {
             self.settle(&mut writer, filled)?;
             highest = gone;
         }
-        let number = writer.turns.entry(name).or_default();
-        *number += 1;
         let turn = Turn {
             gateway: gateway.to_owned(),
             queue: queue.to_owned(),
-            number: *number,
+            number: writer.next_turn(name),
             first: true,
         };
         Ok((turn, highest))
@@ -87,7 +115,7 @@ impl Turn {
     fn judge(&self, writer: &Writer, records: &[Queued]) -> Result<(), StoreError> {
         let name = self.name();
         let wrong = |what: String| Err(StoreError::Shipper(format!("{name}: {what}")));
-        if writer.turns.get(&name) != Some(&self.number) {
+        if writer.turns.latest.get(&name) != Some(&self.number) {
             return wrong("another connection of this queue has taken over".to_owned());
         }
         let mut last = writer.state.gateways.get(&name).copied().unwrap_or(0);
