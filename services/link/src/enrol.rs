@@ -3,6 +3,7 @@
 //!
 //! The private key is made here and stays here.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -163,7 +164,13 @@ pub fn is_due(stored: &Stored, now: i64) -> bool {
 
 async fn ask(socket: &Path, request: &Request) -> Result<Enrolled, ProbeError> {
     let doing = format!("asking clawgress-identity on {}", socket.display());
-    match line::ask(socket, &doing, request, LONGEST, DEADLINE).await? {
+    // Root, or whose directory it is: anybody else's certificate authority would be nobody's.
+    let owner = socket
+        .parent()
+        .and_then(|directory| std::fs::metadata(directory).ok())
+        .map(|directory| directory.uid());
+    let is_server = |user| user == 0 || Some(user) == owner;
+    match line::ask_one(socket, &doing, request, LONGEST, DEADLINE, is_server).await? {
         Reply::Enrolled(enrolled) => Ok(*enrolled),
         Reply::Error { error } => Err(ProbeError::answer(&doing, error)),
     }
@@ -180,6 +187,26 @@ fn now() -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn nothing_is_asked_of_a_server_that_is_somebody_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("enrol.sock");
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        let request = Request {
+            public_key: "00".to_owned(),
+        };
+        let asked: Result<Reply, _> =
+            line::ask_one(&socket, "asking", &request, LONGEST, DEADLINE, |_| false).await;
+        let error = asked.unwrap_err().to_string();
+        assert!(error.contains("whose socket it is not"), "{error}");
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut heard = Vec::new();
+        tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut heard)
+            .await
+            .unwrap();
+        assert!(heard.is_empty());
+    }
 
     #[test]
     fn a_certificate_is_renewed_in_its_last_third_and_after_the_clock_went_back() {

@@ -20,6 +20,18 @@ pub async fn ask<A: DeserializeOwned>(
     longest: u64,
     deadline: Duration,
 ) -> Result<A, ProbeError> {
+    ask_one(socket, doing, question, longest, deadline, |_| true).await
+}
+
+/// As `ask`, of a server that runs as one of these users; nothing is said to any other.
+pub(crate) async fn ask_one<A: DeserializeOwned>(
+    socket: &Path,
+    doing: &str,
+    question: &impl Serialize,
+    longest: u64,
+    deadline: Duration,
+    is_server: impl Fn(u32) -> bool,
+) -> Result<A, ProbeError> {
     within(deadline, doing, async {
         let mut line =
             serde_json::to_vec(question).map_err(|error| ProbeError::answer(doing, error))?;
@@ -27,6 +39,11 @@ pub async fn ask<A: DeserializeOwned>(
         let mut stream = UnixStream::connect(socket)
             .await
             .map_err(ProbeError::io(doing))?;
+        let user = stream.peer_cred().map_err(ProbeError::io(doing))?.uid();
+        if !is_server(user) {
+            let whose = format!("user {user} listens there, whose socket it is not");
+            return Err(ProbeError::answer(doing, whose));
+        }
         stream
             .write_all(&line)
             .await

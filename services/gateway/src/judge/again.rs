@@ -23,6 +23,13 @@ struct Proof {
     found: Result<Arc<Identity>, Refusal>,
 }
 
+impl Proved {
+    /// How many there were to be proved.
+    pub fn identities(&self) -> usize {
+        self.0.len()
+    }
+}
+
 impl Judge {
     /// Whether a flow may go on.
     pub fn judge_open(&self, subject: &Subject) -> Result<(), Reason> {

@@ -99,6 +99,18 @@ impl Judge {
         denial: &Denial,
     ) {
         self.metrics.denied(denial.word());
+        // Who has no identity could fill the log as fast as the network.
+        if let Some(who) = identity {
+            tracing::info!(
+                request_id = %asked.id,
+                client = %asked.source,
+                agent_id = &*who.agent_id,
+                host = %asked.host,
+                port = asked.port,
+                reason = denial.word(),
+                "denied"
+            );
+        }
         let begun = begun(snapshot, asked, identity, decision);
         let outcome = Outcome {
             decision: Decided::Deny,

@@ -143,7 +143,7 @@ pub(super) async fn reach(worker: &Worker, flow: &Flow) -> Result<(TcpStream, So
     let good = addresses(worker, subject).await?;
     let dialled = dial(&good, subject.port, worker.limits.connect).await;
     let (stream, address) = dialled.map_err(|error| {
-        tracing::debug!("request {}: {error}", subject.id);
+        tracing::info!(request_id = %subject.id, host = %subject.host, "not reached: {error}");
         Denial::upstream("unreachable", matches!(error, DialError::Silent(_)))
     })?;
     subject.dialled.store(Some(Arc::new(address.ip())));

@@ -284,7 +284,7 @@ async fn failure(
     connected: Instant,
 ) -> Done {
     let id = ready.admission.subject.id;
-    tracing::debug!("request {id}: {}", failed.fault);
+    tracing::info!(request_id = %id, server = %address, "not passed on whole: {}", failed.fault);
     let (kind, denial) = match &failed.fault {
         Fault::Cut(Cut::Denied(reason)) => (Kind::Denied, Denial::of(*reason)),
         Fault::Cut(_) => (Kind::Allowed, Denial::of(Reason::Unavailable)),

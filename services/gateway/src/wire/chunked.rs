@@ -175,9 +175,7 @@ pub fn passing_trailers<'b>(block: &'b [u8], head: &[Header<'_>]) -> Vec<Header<
             .name
             .get(..3)
             .is_some_and(|start| start.eq_ignore_ascii_case("if-"));
-        !NEVER.iter().any(|never| named(never))
-            && !conditional
-            && !is_of_connection(head, trailer.name)
+        !NEVER.iter().any(named) && !conditional && !is_of_connection(head, trailer.name)
     });
     trailers
 }

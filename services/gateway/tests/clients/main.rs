@@ -108,8 +108,8 @@ pub(crate) fn through_the_gateway(client: &str, fetched: &str, fetch: Fetch<'_>)
             said.contains("403") || said.contains("Forbidden"),
             "{client}: {said}"
         );
-        stack.waits_for("the other key is known", |stack| {
-            stack.get(&over, "known").0 == 429
+        stack.waits_for("the other key is known", |_| {
+            stack::asked(&over, "known").0 == 429
         });
         let quota = run("agent-over", &over, &host);
         let said = text(&quota);

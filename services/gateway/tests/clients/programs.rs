@@ -128,7 +128,7 @@ fn pip() {
             .arg(given.scratch)
             .arg("labpage");
         // What it could not fetch it says in detail only when asked.
-        command.arg("-v");
+        command.arg("-vv");
         command
     });
 }

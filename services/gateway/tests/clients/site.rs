@@ -92,10 +92,11 @@ impl Site {
         let wheel = self.put("files/labpage-1.0-py3-none-any.whl", "");
         fs::remove_file(&wheel).unwrap();
         let script = format!(
-            "import zipfile\nz = zipfile.ZipFile({wheel:?}, 'w')\nd = 'labpage-1.0.dist-info/'\nz.writestr('labpage.py', {PAGE:?})\n\
+            "import zipfile\nz = zipfile.ZipFile('{}', 'w')\nd = 'labpage-1.0.dist-info/'\nz.writestr('labpage.py', {PAGE:?})\n\
              z.writestr(d + 'METADATA', 'Metadata-Version: 2.1\\nName: labpage\\nVersion: 1.0\\n')\n\
              z.writestr(d + 'WHEEL', 'Wheel-Version: 1.0\\nGenerator: lab\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n')\n\
-             z.writestr(d + 'RECORD', '')\n"
+             z.writestr(d + 'RECORD', '')\n",
+            wheel.display()
         );
         let status = Command::new("python3").args(["-c", &script]).status();
         assert!(

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::stack::{GATEWAY, HOST, Stack, echoes, tunnel};
+use crate::stack::{GATEWAY, HOST, Stack, asked, echoes, tunnel};
 
 fn revision_in_force(stack: &Stack) -> serde_json::Value {
     stack.control(&json!({"ask": "status"}))["revision"].clone()
@@ -19,7 +19,7 @@ fn it_serves_on_when_policy_identity_and_audit_are_down_across_a_restart() {
         |_| {},
         |stack| {
             let key = stack.key("agent-1");
-            assert_eq!(stack.get(&key, "before").0, 200);
+            assert_eq!(asked(&key, "before").0, 200);
             stack.waits_for("the revision is kept", |stack| {
                 stack.path("gateway/revision.json").exists()
                     && stack.path("gateway/identity.bundle").exists()
@@ -29,14 +29,14 @@ fn it_serves_on_when_policy_identity_and_audit_are_down_across_a_restart() {
             std::fs::write(stack.path("boot.json"), "{\"half\": ").unwrap();
             stack.kill("gateway");
             stack.start("gateway");
-            stack.waits_for("it serves again", |stack| stack.get(&key, "after").0 == 200);
-            assert_eq!(stack.get("cg_unknown", "after").0, 407);
+            stack.waits_for("it serves again", |_| asked(&key, "after").0 == 200);
+            assert_eq!(asked("cg_unknown", "after").0, 407);
             assert_eq!(revision_in_force(stack), 5);
             // And once more, without any file at all.
             std::fs::remove_file(stack.path("boot.json")).unwrap();
             stack.kill("gateway");
             stack.start("gateway");
-            stack.waits_for("it serves again", |stack| stack.get(&key, "again").0 == 200);
+            stack.waits_for("it serves again", |_| asked(&key, "again").0 == 200);
             let log = stack.log("gateway");
             assert!(log.contains("boot.json"), "it is told: {log}");
         },
@@ -64,7 +64,7 @@ fn an_older_revision_is_refused_after_a_restart_and_an_equal_one_is_fine() {
             older.write(&stack.path("boot.json")).unwrap();
             stack.kill("gateway");
             stack.start("gateway");
-            stack.waits_for("it serves again", |stack| stack.get(&key, "after").0 == 200);
+            stack.waits_for("it serves again", |_| asked(&key, "after").0 == 200);
             assert_eq!(revision_in_force(stack), 6);
             assert!(stack.log("gateway").contains("holds revision 4, and 6"));
             // Even if the copy is lost, the number is not.
@@ -75,7 +75,7 @@ fn an_older_revision_is_refused_after_a_restart_and_an_equal_one_is_fine() {
             assert_eq!(revision_in_force(stack), serde_json::Value::Null);
             newest.write(&stack.path("boot.json")).unwrap();
             stack.waits_for("the equal one is taken", |stack| {
-                revision_in_force(stack) == 6 && stack.get(&key, "equal").0 == 200
+                revision_in_force(stack) == 6 && asked(&key, "equal").0 == 200
             });
         },
     );
@@ -133,7 +133,7 @@ fn a_gateway_that_is_disabled_closes_everything_within_a_second() {
                 stack.manager.names()
             );
             stack.publish(|revision| revision.access.gateway.enabled = true);
-            stack.waits_for("it serves again", |stack| stack.get(&key, "again").0 == 200);
+            stack.waits_for("it serves again", |_| asked(&key, "again").0 == 200);
         },
     );
 }
@@ -144,8 +144,8 @@ fn the_control_socket_tells_health_and_metrics_to_its_group_alone() {
         |_| {},
         |stack| {
             let key = stack.key("agent-1");
-            assert_eq!(stack.get(&key, "one").0, 200);
-            assert_eq!(stack.get("wrong", "two").0, 407);
+            assert_eq!(asked(&key, "one").0, 200);
+            assert_eq!(asked("wrong", "two").0, 407);
             let _tunnel = tunnel(&key);
             let health = stack.control(&json!({"ask": "health"}));
             assert_eq!(health["healthy"], true, "{health}");

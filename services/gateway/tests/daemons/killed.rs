@@ -60,7 +60,7 @@ fn every_request_has_exactly_one_event_whoever_is_killed() {
                 let path = event.begun.path.as_deref().unwrap_or_default();
                 let host = event.begun.destination_host.as_deref().unwrap_or_default();
                 let name = path
-                    .strip_prefix("/k")
+                    .strip_prefix("/asked-")
                     .or(host.strip_suffix(".denied.test"));
                 if let Some(name) = name {
                     *found.entry(name.to_owned()).or_default() += 1;

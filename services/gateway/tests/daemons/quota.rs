@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use clawgress_config::access::Quota;
 
-use crate::stack::{Stack, eventually};
+use crate::stack::{Stack, asked, eventually};
 
 /// So that a minute does not end in the middle of the test.
 fn early_in_a_minute() {
@@ -38,7 +38,7 @@ fn what_was_used_outlives_the_gateway_and_the_quota_service() {
             for round in 0..3 {
                 let began = Instant::now();
                 for _ in 0..8 {
-                    admitted += u32::from(stack.get(&key, "used").0 == 200);
+                    admitted += u32::from(asked(&key, "used").0 == 200);
                 }
                 // Told to the service, and on its disk.
                 std::thread::sleep(Duration::from_millis(700));
@@ -54,18 +54,18 @@ fn what_was_used_outlives_the_gateway_and_the_quota_service() {
                 stack.start("gateway");
                 // No part of the dead one is in the way: the next one has the whole limit at once.
                 eventually("it admits again", || {
-                    let (status, answer) = stack.get(&key, "first");
+                    let (status, answer) = asked(&key, "first");
                     admitted += u32::from(status == 200);
                     (status == 200 || answer.contains("agent-rpm")).then_some(())
                 });
                 assert!(began.elapsed() < Duration::from_secs(8));
             }
-            let more = (0..60).filter(|_| stack.get(&key, "rest").0 == 200).count();
+            let more = (0..60).filter(|_| asked(&key, "rest").0 == 200).count();
             let all = admitted + more as u32;
             // What was asked before the key was known counts, too.
             assert!((30..=40).contains(&all), "{admitted} and {more}");
             assert!(more > 0 && more < 30, "{admitted} and {more}");
-            assert_eq!(stack.get(&key, "over").0, 429);
+            assert_eq!(asked(&key, "over").0, 429);
         },
     );
 }

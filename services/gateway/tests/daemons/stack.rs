@@ -187,7 +187,7 @@ impl Stack {
         let (_, child) = self.daemons.iter().rfind(|(known, _)| *known == name)?;
         let pid = child.id();
         if name != "gateway" {
-            return Some(Pid::from_raw(pid as i32));
+            return Some(Pid::from_raw(pid.cast_signed()));
         }
         let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
         let child = children.split_whitespace().next()?;
@@ -215,7 +215,7 @@ impl Stack {
             .rposition(|(known, _)| *known == name)
             .unwrap();
         let (_, mut child) = self.daemons.remove(at);
-        kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
+        kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
         let began = Instant::now();
         while child.try_wait().unwrap().is_none() {
             assert!(began.elapsed() < PATIENCE, "{name} does not stop");
@@ -247,7 +247,7 @@ impl Stack {
     pub(crate) fn key(&self, agent: &str) -> String {
         let key = self.new_key(agent);
         eventually("the gateway knows the key", || {
-            (self.get(&key, "known").0 == 200).then_some(())
+            (asked(&key, "known").0 == 200).then_some(())
         });
         key
     }
@@ -259,11 +259,6 @@ impl Stack {
             let reply = self.ask("run/admin.sock", &question)?;
             Some(reply.get("key")?.as_str()?.to_owned())
         })
-    }
-
-    /// Status and body; 0: no answer.
-    pub(crate) fn get(&self, key: &str, path: &str) -> (u16, String) {
-        get(key, path).unwrap_or_default()
     }
 
     pub(crate) fn waits_for(&self, what: &str, holds: impl Fn(&Self) -> bool) {
@@ -332,6 +327,11 @@ impl Drop for Stack {
             self.kill(name);
         }
     }
+}
+
+/// Status and body; 0: no answer.
+pub(crate) fn asked(key: &str, path: &str) -> (u16, String) {
+    get(key, path).unwrap_or_default()
 }
 
 pub(crate) fn get(key: &str, path: &str) -> Option<(u16, String)> {

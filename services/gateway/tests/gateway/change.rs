@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use clawgress_config::Cidr;
 use clawgress_gateway::clock::Look;
-use clawgress_gateway::judge::Own;
+use clawgress_gateway::judge::{Own, Proved};
 
 use crate::lab::{HOST, Lab};
 use crate::origin::hello;
@@ -136,5 +136,19 @@ fn an_idle_connection_ends_when_the_gateway_drains() {
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
         lab.stop_accepting();
         ends_within_a_second(&mut agent);
+    });
+}
+
+#[test]
+fn flows_of_one_identity_prove_it_once_when_they_are_judged_again() {
+    Lab::run(|lab| {
+        let _open: Vec<TcpStream> = (0..20).map(|_| tunnel(lab)).collect();
+        let flows = lab.flows();
+        assert_eq!(flows.len(), 20);
+        let mut proved = Proved::default();
+        for flow in &flows {
+            lab.judge.judge_beside(&flow.subject, &mut proved).unwrap();
+        }
+        assert_eq!(proved.identities(), 1);
     });
 }

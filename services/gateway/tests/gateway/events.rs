@@ -213,7 +213,7 @@ fn a_full_disk_lets_nothing_through_and_loses_no_count() {
                 "CONNECT {host}:443 HTTP/1.1\r\nHost: {host}:443\r\nProxy-Authorization: Bearer {key}\r\n\r\n"
             )
         };
-        let mut asked = 0_u64;
+        let mut asked: u64 = 0;
         // A denial stands, whether or not it can be written down.
         let full = loop {
             assert!(ask(address, &request("x.example")).starts_with("HTTP/1.1 403 "));

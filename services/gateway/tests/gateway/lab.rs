@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use clawgress_config::access::Status;
 use clawgress_config::policy::Policy;
+use clawgress_gateway::flows::Flow;
 use clawgress_gateway::gateway::{Gateway, Sockets};
 use clawgress_gateway::judge::Judge;
 use clawgress_gateway::listen;
@@ -188,6 +189,10 @@ impl Lab {
         let mut heard = self.serving.heard.lock().unwrap();
         let taken = heard.iter_mut().map(std::mem::take);
         taken.filter(|bytes| !bytes.is_empty()).collect()
+    }
+
+    pub(crate) fn flows(&self) -> Vec<Arc<Flow>> {
+        self.running.flows()
     }
 
     pub(crate) fn connections(&self) -> usize {

@@ -15,15 +15,16 @@ pub(crate) struct Counts {
     pub(crate) heard: Mutex<Vec<Vec<u8>>>,
 }
 
+/// A tunnel's bytes are of no interest beyond its beginning.
+const MOST_HEARD: usize = 1 << 20;
+
 impl Counts {
     fn note(&self, connection: usize, bytes: &[u8]) {
         let mut heard = self.heard.lock().unwrap();
-        // A tunnel's bytes are of no interest beyond its beginning.
-        const MOST: usize = 1 << 20;
         if heard.len() <= connection {
             heard.resize(connection + 1, Vec::new());
         }
-        if heard[connection].len() < MOST {
+        if heard[connection].len() < MOST_HEARD {
             heard[connection].extend_from_slice(bytes);
         }
     }

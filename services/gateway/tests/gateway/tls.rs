@@ -101,3 +101,67 @@ fn streams_of_http2_are_tunnels_judged_like_any_other() {
         assert_eq!(lab.events().len(), 4);
     });
 }
+
+fn in_a_runtime(work: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(work);
+}
+
+#[test]
+fn an_idle_connection_of_http2_ends_when_the_gateway_drains() {
+    Lab::run(|lab| {
+        in_a_runtime(async {
+            let send = agent(lab).await;
+            lab.stop_accepting();
+            let ended = tokio::time::timeout(Duration::from_secs(1), async {
+                while send.clone().ready().await.is_ok() {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            });
+            ended.await.expect("the connection ends within a second");
+        });
+    });
+}
+
+#[test]
+fn a_stream_counts_like_a_connection_of_its_agent() {
+    Lab::run_with(
+        |world| world.revision.access.gateway.connections_per_agent = 2,
+        |lab| {
+            in_a_runtime(async {
+                let mut send = agent(lab).await;
+                let target = format!("{HOST}:443");
+                let mut open = Vec::new();
+                for status in [200, 200, 429] {
+                    let (response, stream) = send
+                        .send_request(connect(&target, Some(lab.key())), false)
+                        .unwrap();
+                    let response = response.await.unwrap();
+                    assert_eq!(response.status(), status);
+                    open.push((response, stream));
+                }
+            });
+        },
+    );
+}
+
+#[test]
+fn what_is_no_tunnel_over_http2_leaves_one_event() {
+    Lab::run(|lab| {
+        in_a_runtime(async {
+            let mut send = agent(lab).await;
+            let request = Request::builder()
+                .uri(format!("https://{HOST}/"))
+                .body(())
+                .unwrap();
+            let (response, _) = send.send_request(request, true).unwrap();
+            assert_eq!(response.await.unwrap().status(), 400);
+        });
+        let events = lab.events();
+        assert_eq!(events.len(), 1, "{events:?}");
+        assert_eq!(events[0]["client_address"], "127.0.0.1");
+    });
+}
