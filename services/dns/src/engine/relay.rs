@@ -39,7 +39,7 @@ impl Engine {
     }
 
     /// What of these addresses may be told, and what has to be pinned before that: a rule may deny where a name leads.
-    fn by_rules(&self, allowed: &Allowed<'_>, visible: Vec<IpAddr>) -> (Vec<IpAddr>, Vec<IpAddr>) {
+    fn by_rules(allowed: &Allowed<'_>, visible: Vec<IpAddr>) -> (Vec<IpAddr>, Vec<IpAddr>) {
         let Allowed {
             rules,
             who,
@@ -163,7 +163,7 @@ impl Engine {
             let recorded = self.denied_though_allowed(allowed, Reason::Rebinding);
             return say(recorded, Answer::stripped(allowed.label));
         }
-        let (visible, to_pin) = self.by_rules(allowed, visible);
+        let (visible, to_pin) = Self::by_rules(allowed, visible);
         if visible.is_empty() {
             let recorded = self.denied_though_allowed(allowed, Reason::Rule);
             return say(recorded, Answer::denied(Reason::Rule, allowed.label));

@@ -24,9 +24,10 @@ mod services;
 mod shaping;
 mod statement;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-use clawgress_policy::{Index, Moment, Reason, Revision};
+use clawgress_config::access::Action;
+use clawgress_policy::{Index, Moment, Principal, Reason, Revision};
 use serde_json::{Map, Value};
 
 pub use carry::{Blocked, CarriedPin, Carry, MeterObjects};
@@ -252,6 +253,22 @@ fn warnings(frame: &Frame<'_>, zones: &Zones) -> Vec<String> {
                 .to_owned(),
         );
     }
+    for (rule, effect) in unseen(frame) {
+        warnings.push(format!(
+            "rule {rule}: agents that do not come by the proxy show neither method nor path; to them it {effect}"
+        ));
+    }
+    if let Some(who) = frame
+        .index
+        .principals()
+        .iter()
+        .find(|who| has_quota(frame, who))
+    {
+        warnings.push(format!(
+            "{}: quotas bind what comes by the proxy; its other flows are not counted against them",
+            who.name
+        ));
+    }
     for who in frame.index.principals() {
         let scope = &who.scope;
         if scope.judges_names_on_the_wire
@@ -275,4 +292,25 @@ fn warnings(frame: &Frame<'_>, zones: &Zones) -> Vec<String> {
         }
     }
     warnings
+}
+
+/// Rules about method and path that are for somebody without a proxy, and what they come to there.
+fn unseen<'f>(frame: &'f Frame<'_>) -> BTreeMap<&'f str, &'static str> {
+    let ruled = (frame.index.principals().iter()).filter(|who| who.ruled.is_some());
+    let meant = ruled.flat_map(|who| frame.index.rules().meant_for(who));
+    let unseen = meant.filter(|rule| rule.by_request);
+    let effect = |action| match action {
+        Action::Allow => "allows nothing",
+        Action::Deny => "denies its destinations as a whole",
+    };
+    unseen.map(|rule| (rule.id, effect(rule.action))).collect()
+}
+
+fn has_quota(frame: &Frame<'_>, who: &Principal) -> bool {
+    let quotas = &frame.revision.access.quotas;
+    quotas.agents.contains_key(&who.name)
+        || who.agent.as_ref().is_some_and(|agent| {
+            quotas.teams.contains_key(&agent.team_id)
+                || quotas.projects.contains_key(&agent.project_id)
+        })
 }

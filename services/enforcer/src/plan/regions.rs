@@ -138,7 +138,7 @@ impl<'r> Regions<'r> {
                     if !ports.is_empty() {
                         ruleset.rule([
                             protocol(transport),
-                            destination_port(set_of(ports.ranges().iter().map(range))),
+                            destination_port(set_of(ports.ranges().iter().copied().map(range))),
                             is(to(), named_set(name::class(id, number, v6))),
                             goto("stamp"),
                         ]);
@@ -172,11 +172,11 @@ pub(super) fn warn(frame: &Frame<'_>, who: &Principal, ruled: &Ruled, warnings: 
     }
 }
 
-fn range((first, last): &(u16, u16)) -> Word {
+fn range((first, last): (u16, u16)) -> Word {
     if first == last {
-        return statement::number(u32::from(*first));
+        return statement::number(u32::from(first));
     }
-    statement::port_range(*first, *last)
+    statement::port_range(first, last)
 }
 
 fn words(spans: &[Span], v6: bool) -> Vec<Word> {

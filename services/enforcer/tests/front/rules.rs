@@ -75,14 +75,14 @@ fn passes(front: &Rendered, source: &str, port: u16, name: &str) -> bool {
         return false;
     }
     let wanted = format!("{}{letter}/{}", value.get(4).unwrap_or(&""), key(name));
-    let rules = entries(front, MapName::Rules);
-    let ruled = rules
+    let lines = entries(front, MapName::Rules);
+    let said = lines
         .iter()
         .filter(|(prefix, _)| wanted.starts_with(**prefix))
         .max_by_key(|(prefix, _)| prefix.len())
         .map_or("listed", |(_, word)| word);
     let listed = looked_up(front, value[1], name);
-    match ruled {
+    match said {
         "open" => true,
         "listed" => listed.is_ok() && !value[2].contains(by_rules),
         "tried" => match listed {

@@ -5,3 +5,4 @@ mod golden;
 mod properties;
 mod revisions;
 mod rules;
+mod walk;

@@ -1,21 +1,20 @@
 //! The rules of agents in the plan: the chain of each principal, walked packet by packet, against the decision that the
 //! proxy would make.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use clawgress_config::access::{
     Access, Action, Agent, AuthType, IdentityMatch, Rule, RuleMode, Status,
 };
 use clawgress_config::policy::DomainPattern;
-use clawgress_enforcer::plan::{self, Blocked, Carry, Plan};
+use clawgress_enforcer::plan::{self, Blocked, Carry};
 use clawgress_policy::{Host, Index, Moment, Principal, Request, Revision};
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
 use proptest::sample::select;
-use serde_json::Value;
 
 use crate::revisions::{FRIDAY, cidr, pin, revision};
+use crate::walk::{Flow, Table};
 
 pub(crate) fn agent(team: &str, sources: &[&str]) -> Agent {
     Agent {
@@ -51,137 +50,6 @@ pub(crate) fn rule(action: Action, priority: u32, domains: &[&str]) -> Rule {
         upgrade: false,
         label: None,
     }
-}
-
-/// The main table of a transaction as it will be in the kernel.
-struct Table {
-    chains: BTreeMap<String, Vec<Value>>,
-    sets: BTreeMap<String, Vec<Value>>,
-}
-
-/// A new flow.
-#[derive(Debug, Clone, Copy)]
-struct Flow {
-    transport: &'static str,
-    to: IpAddr,
-    port: u16,
-}
-
-impl Table {
-    fn of(plan: &Plan) -> Self {
-        let document: Value = serde_json::from_str(&plan.transaction()).unwrap();
-        let (mut chains, mut sets) = (BTreeMap::new(), BTreeMap::new());
-        for command in document["nftables"].as_array().unwrap() {
-            let add = &command["add"];
-            let ours = |of: &str| add[of]["table"] == "clawgress";
-            if ours("rule") {
-                let chain = add["rule"]["chain"].as_str().unwrap().to_owned();
-                let rules: &mut Vec<Value> = chains.entry(chain).or_default();
-                rules.push(add["rule"]["expr"].clone());
-            } else if ours("element") {
-                let set = add["element"]["name"].as_str().unwrap().to_owned();
-                sets.insert(set, add["element"]["elem"].as_array().unwrap().clone());
-            }
-        }
-        Self { chains, sets }
-    }
-
-    /// Where a new flow ends: `stamp`, or the chain of a denial.
-    fn end(&self, chain: &str, flow: Flow) -> String {
-        for rule in self.chains.get(chain).into_iter().flatten() {
-            let statements = rule.as_array().unwrap();
-            if !statements
-                .iter()
-                .all(|statement| self.matches(statement, flow))
-            {
-                continue;
-            }
-            let next = statements
-                .iter()
-                .find_map(|statement| statement["goto"]["target"].as_str());
-            match next {
-                Some("stamp") => return "stamp".to_owned(),
-                Some(next) if next.contains("_ports") => return self.end(next, flow),
-                Some(next) => return next.to_owned(),
-                None => {}
-            }
-        }
-        panic!("{chain} has no end for {flow:?}")
-    }
-
-    /// What is no condition holds; a new flow has no mark.
-    fn matches(&self, statement: &Value, flow: Flow) -> bool {
-        let condition = &statement["match"];
-        if condition.is_null() {
-            return true;
-        }
-        let key = &condition["left"];
-        if key["&"].is_array() {
-            return condition["op"] == "==" && condition["right"] == 0;
-        }
-        let parts: Option<Vec<String>> = match key["concat"].as_array() {
-            Some(parts) => parts.iter().map(|part| value_of(part, flow)).collect(),
-            None => value_of(key, flow).map(|value| vec![value]),
-        };
-        let Some(parts) = parts else { return false };
-        let right = &condition["right"];
-        let holds = match right.as_str().and_then(|text| text.strip_prefix('@')) {
-            Some(set) => self
-                .sets
-                .get(set)
-                .into_iter()
-                .flatten()
-                .any(|element| is(element, &parts)),
-            None => match right["set"].as_array() {
-                Some(elements) => elements.iter().any(|element| is(element, &parts)),
-                None => is(right, &parts),
-            },
-        };
-        holds == (condition["op"] != "!=")
-    }
-}
-
-/// None: the packet is of the other family.
-fn value_of(key: &Value, flow: Flow) -> Option<String> {
-    if key["meta"]["key"] == "l4proto" {
-        return Some(flow.transport.to_owned());
-    }
-    match key["ct"]["key"].as_str().unwrap() {
-        "proto-dst" => Some(flow.port.to_string()),
-        "ip daddr" => flow.to.is_ipv4().then(|| flow.to.to_string()),
-        "ip6 daddr" => flow.to.is_ipv6().then(|| flow.to.to_string()),
-        other => panic!("{other} is not known here"),
-    }
-}
-
-fn is(element: &Value, parts: &[String]) -> bool {
-    if let Some(elements) = element["concat"].as_array() {
-        return elements.len() == parts.len()
-            && elements
-                .iter()
-                .zip(parts)
-                .all(|(element, part)| is(element, std::slice::from_ref(part)));
-    }
-    let [part] = parts else { return false };
-    let text = |value: &Value| {
-        value
-            .as_str()
-            .map_or_else(|| value.to_string(), str::to_owned)
-    };
-    if let Some(range) = element["range"].as_array() {
-        let between = |from: &str, to: &str| match (part.parse::<IpAddr>(), part.parse::<u16>()) {
-            (Ok(it), _) => (from.parse::<IpAddr>().unwrap()..=to.parse().unwrap()).contains(&it),
-            (_, Ok(it)) => (from.parse::<u16>().unwrap()..=to.parse().unwrap()).contains(&it),
-            _ => false,
-        };
-        return between(&text(&range[0]), &text(&range[1]));
-    }
-    if element["prefix"].is_object() {
-        let (address, length) = (&element["prefix"]["addr"], &element["prefix"]["len"]);
-        let network = cidr(&format!("{}/{length}", text(address)));
-        return part.parse().is_ok_and(|address| network.contains(address));
-    }
-    text(element) == *part
 }
 
 const NAMES: [&str; 5] = [
@@ -401,4 +269,80 @@ fn names_of_rules_are_in_the_policy_zones_and_too_many_ports_are_told() {
         Table::of(&plan).end(&format!("p{id}"), flow) == "stamp"
     });
     assert_eq!(open.count(), 62);
+}
+
+#[test]
+fn what_these_paths_cannot_see_or_count_is_told() {
+    let mut method = rule(Action::Deny, 1, &["api.example.com"]);
+    method.methods = ["POST".to_owned()].into();
+    method.ports = [80].into();
+    let mut revision = bound(
+        r#"{"version": 2, "allow": {"domains": ["api.example.com"]}}"#,
+        vec![method],
+    );
+    let quota = clawgress_config::access::Quota {
+        rps: Some(5),
+        ..clawgress_config::access::Quota::default()
+    };
+    revision
+        .access
+        .quotas
+        .teams
+        .insert("research".to_owned(), quota);
+    let index = Index::of(&revision).unwrap();
+    let moment = Moment::trusted(FRIDAY);
+    let plan = plan::compile(&revision, &index, moment, 7, &Carry::default());
+    for told in [
+        "rule r0: agents that do not come by the proxy show neither method nor path; to them it denies its destinations",
+        "one: quotas bind what comes by the proxy",
+    ] {
+        assert!(
+            plan.warnings
+                .iter()
+                .any(|warning| warning.starts_with(told)),
+            "{:?}",
+            plan.warnings
+        );
+    }
+    // As it is told: the whole name at that port.
+    let reach = index
+        .reach_name(
+            index.by_name("one").unwrap(),
+            "api.example.com",
+            &[],
+            moment,
+        )
+        .unwrap();
+    assert!(!reach.tcp.contains(80) && reach.tcp.contains(443));
+}
+
+#[test]
+fn a_rule_that_closes_is_when_the_plan_next_changes() {
+    let mut office = rule(Action::Allow, 1, &["api.example.com"]);
+    office.time_window = Some(clawgress_config::policy::TimeWindow {
+        days: clawgress_config::policy::Day::ALL.into(),
+        start: clawgress_config::policy::TimeOfDay(7 * 60),
+        end: clawgress_config::policy::TimeOfDay(9 * 60),
+    });
+    let revision = bound(r#"{"version": 2}"#, vec![office]);
+    let index = Index::of(&revision).unwrap();
+    let carry = Carry {
+        pins: vec![pin("one", "api.example.com", &["192.0.2.1"])],
+        ..Carry::default()
+    };
+    let id = index.by_name("one").unwrap().id;
+    let end = |now: i64| {
+        let plan = plan::compile(&revision, &index, Moment::trusted(now), 7, &carry);
+        let flow = Flow {
+            transport: "tcp",
+            to: "192.0.2.1".parse().unwrap(),
+            port: 443,
+        };
+        (
+            Table::of(&plan).end(&format!("p{id}"), flow),
+            plan.next_change,
+        )
+    };
+    assert_eq!(end(FRIDAY), ("stamp".to_owned(), Some(FRIDAY + 3600)));
+    assert_eq!(end(FRIDAY + 3600).0, format!("p{id}_outside_window"));
 }

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use clawgress_config::{Cidr, access::Action, policy::DomainPattern};
 
 use super::{
-    Host, Ports, Request, Rules, build::Rule, identity::Class, reach::asked, search::Search,
+    Host, Ports, Request, Rules, build::Rule, condition::CONNECT, identity::Class, reach::asked,
+    search::Search,
 };
 use crate::{Decision, Index, Moment, Principal, Reason};
 
@@ -36,6 +37,9 @@ pub struct Ruled {
 pub struct Meant<'r> {
     pub id: &'r str,
     pub domains: &'r [DomainPattern],
+    pub action: Action,
+    /// It is about method or path, which only a proxy sees: where neither is seen, it denies or does not allow.
+    pub by_request: bool,
 }
 
 /// What the rules alone say of a name at a port, whose flows nobody reads any further.
@@ -94,10 +98,13 @@ impl Rules {
         let request = asked(who, Host::Name(""), &[]);
         let class = self.identities.class(&request);
         let rules = self.in_order.iter().zip(0..);
-        let meant = rules.filter(move |(rule, rank)| self.is_for(rule, *rank, class, &request));
+        let meant = rules.filter(move |(rule, rank)| Self::is_for(rule, *rank, class, &request));
         meant.map(|(rule, _)| Meant {
             id: &rule.id,
             domains: &rule.domains,
+            action: rule.action,
+            by_request: !rule.prefixes.is_empty()
+                || rule.methods.iter().any(|method| &**method != CONNECT),
         })
     }
 
@@ -105,9 +112,8 @@ impl Rules {
     pub(crate) fn ruled(&self, who: &Principal) -> Option<Ruled> {
         let request = asked(who, Host::Name(""), &[]);
         let class = self.identities.class(&request);
-        let rules = self.in_order.iter().zip(0..);
-        let mut meant = rules
-            .filter(|(rule, rank)| self.is_for(rule, *rank, class, &request))
+        let mut meant = (self.in_order.iter().zip(0..))
+            .filter(|(rule, rank)| Self::is_for(rule, *rank, class, &request))
             .map(|(rule, _)| rule)
             .peekable();
         meant.peek()?;
@@ -140,7 +146,7 @@ impl Rules {
         Some(ruled)
     }
 
-    fn is_for(&self, rule: &Rule, rank: u32, class: Class<'_>, request: &Request<'_>) -> bool {
+    fn is_for(rule: &Rule, rank: u32, class: Class<'_>, request: &Request<'_>) -> bool {
         match (rule.group, class) {
             (None, _) => true,
             (Some(_), Class::Known(set)) => set.contains(rank),
