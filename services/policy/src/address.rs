@@ -48,6 +48,27 @@ pub fn is_inside(address: IpAddr) -> bool {
     }
 }
 
+/// The networks at whose ends inside begins or ends: between two of them all addresses are inside, or none is.
+pub fn inside_blocks(v6: bool) -> Vec<Cidr> {
+    if v6 {
+        let blocks = [GLOBAL6].into_iter().chain(INSIDE6);
+        blocks
+            .map(|(address, length)| Cidr {
+                address: address.into(),
+                length: length as u8,
+            })
+            .collect()
+    } else {
+        INSIDE4
+            .iter()
+            .map(|(address, length)| Cidr {
+                address: (*address).into(),
+                length: *length as u8,
+            })
+            .collect()
+    }
+}
+
 /// No policy opens these: this box itself, every host at once, and IPv4 in disguise.
 const NEVER4: [Block4; 3] = [
     (Ipv4Addr::UNSPECIFIED, 8),

@@ -327,6 +327,7 @@ fn serve_control(listener: UnixListener, distrusted: PathBuf) {
                     names: vec!["a.example".to_owned()],
                     total: 2001,
                 },
+                Request::Block { .. } => report("1", true),
                 other => Reply::Error {
                     error: format!("not in this test: {other:?}"),
                 },

@@ -48,9 +48,6 @@ fn global(places: &Places) -> String {
 global
 	log stderr format short daemon info
 	maxconn {flows}
-	# Every thread wakes for each answer of the resolver, and they wait for each other by spinning: on a machine that is
-	# busy two of them do less than one. And one leaves the other processors to those who judge.
-	nbthread 1
 	# A reload leaves open flows with the old process; what may not go on is cut by the kernel.
 	hard-stop-after 24h
 	mworker-max-reloads 8

@@ -11,15 +11,15 @@ use nftables::{expr::MetaKey, types::RejectCode};
 
 use super::{
     forward::first_denial,
-    frame::{Frame, WIRE_PORTS, disjoint, on_wire},
+    frame::{Frame, WIRE_PORTS, on_wire},
     layout::mark,
     name,
     pins::Pins,
-    regions::Regions,
+    regions::{Regions, held},
     ruleset::{Kind, Ruleset},
     statement::{
         address, count, ct_original, goto, is, is_not, limit, log, mark_has, meta, named_set,
-        network, number, numbers, original_destination, protocol, refuse, tcp_or_udp,
+        number, numbers, original_destination, protocol, refuse, tcp_or_udp,
     },
 };
 
@@ -117,12 +117,7 @@ fn by_address(ruleset: &mut Ruleset, frame: &Frame<'_>, pins: &Pins, who: &Princ
         ruleset.addresses(&name::pins(id, v6), kind, pins.in_set(&name::pins(id, v6)));
         ruleset.addresses(&name::shut(id, v6), kind, pins.in_set(&name::shut(id, v6)));
         if who.ruled.is_none() {
-            let nets = disjoint(&who.scope.ips, v6);
-            ruleset.networks(
-                &name::nets(id, v6),
-                kind,
-                nets.iter().map(network).collect(),
-            );
+            ruleset.networks(&name::nets(id, v6), kind, held(&who.scope, v6));
         }
     }
     let regions = who

@@ -8,11 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use clawgress_config::Cidr;
+use clawgress_policy::address::{inside_blocks, reaches_inside};
 use clawgress_policy::rules::wire_ports;
-use clawgress_policy::{Ports, Principal, Reason, Ruled};
+use clawgress_policy::{CompiledScope, Ports, Principal, Reason, Ruled};
 
 use super::{
-    frame::{Frame, WIRE_PORTS},
+    frame::{Frame, WIRE_PORTS, disjoint},
     name,
     pins::Pins,
     principal::destination_port,
@@ -219,7 +220,26 @@ fn bits(address: IpAddr) -> u128 {
     }
 }
 
-/// The address space of a family, cut at the ends of all networks; what lies in none of them only with `everywhere`.
+/// What a scope without rules opens of its networks: those about the world without what is inside.
+pub(super) fn held(scope: &CompiledScope, v6: bool) -> Vec<Word> {
+    let about_the_world: Vec<Cidr> = scope.ips.iter().copied().filter(reaches_inside).collect();
+    let mut words = Vec::new();
+    let mut spans: Vec<Span> = Vec::new();
+    if about_the_world.iter().any(|cidr| cidr.address.is_ipv6() == v6) {
+        for span in pieces(scope.ips.iter().copied(), false, v6) {
+            if scope.holds(span.0) {
+                push(&mut spans, span);
+            }
+        }
+        words.extend(self::words(&spans, v6));
+    } else {
+        words.extend(disjoint(&scope.ips, v6).iter().map(statement::network));
+    }
+    words
+}
+
+/// The address space of a family, cut at the ends of all networks and of what is inside; what lies in none of the
+/// networks only with `everywhere`.
 fn pieces(networks: impl Iterator<Item = Cidr>, everywhere: bool, v6: bool) -> Vec<Span> {
     let most = if v6 { u128::MAX } else { u32::MAX.into() };
     let ranges: Vec<(u128, u128)> = networks
@@ -234,6 +254,12 @@ fn pieces(networks: impl Iterator<Item = Cidr>, everywhere: bool, v6: bool) -> V
     let mut cuts: BTreeSet<u128> = ranges.iter().map(|(first, _)| *first).collect();
     let after = |(_, last): &(u128, u128)| last.checked_add(1).filter(|next| *next <= most);
     cuts.extend(ranges.iter().filter_map(after));
+    for block in inside_blocks(v6) {
+        let hosts = most.checked_shr(u32::from(block.length)).unwrap_or(0);
+        let first = bits(block.address);
+        cuts.insert(first);
+        cuts.extend(after(&(first, first | hosts)));
+    }
     // Which pieces lie in a network: as many have begun as there are not yet ended ones, and one.
     let mut change: BTreeMap<u128, i64> = BTreeMap::new();
     for range in &ranges {

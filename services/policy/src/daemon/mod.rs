@@ -20,6 +20,7 @@ mod publish;
 mod record;
 mod services;
 mod store;
+mod switch;
 
 use std::{io, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 
@@ -46,6 +47,7 @@ use self::{
     record::Records,
     services::Services,
     store::Store,
+    switch::Switch,
 };
 
 /// How long requests in flight may take to end once the end has been asked for; systemd kills after three seconds.
@@ -84,6 +86,9 @@ pub(crate) async fn serve(config: Config, end: impl Future<Output = ()>) -> anyh
         Arc::clone(&records),
     );
     let services = Services::new(&config);
+    let switch = Switch::open(&config.state, services.gateway.clone(), enforcer.clone())
+        .context("reading who is blocked")?;
+    let switching = tokio::spawn(Arc::clone(&switch).keep());
     let api = Arc::new(Api {
         access: Access::new(keys, config.console_uids.clone()),
         places: Places::default(),
@@ -97,6 +102,7 @@ pub(crate) async fn serve(config: Config, end: impl Future<Output = ()>) -> anyh
         enforcer,
         publisher,
         services,
+        switch,
         records,
         explaining: Mutex::default(),
     });
@@ -118,6 +124,7 @@ pub(crate) async fn serve(config: Config, end: impl Future<Output = ()>) -> anyh
     // Best effort: systemd learns the same from our exit.
     sd_notify::notify(&[sd_notify::NotifyState::Stopping]).ok();
     boot.abort();
+    switching.abort();
     drop(stop);
     if tokio::time::timeout(DRAIN, async {
         while servers.join_next().await.is_some() {}

@@ -3,7 +3,7 @@
 //!
 //! What can't be recorded is not done, with one exception: a block always goes through.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use axum::http::StatusCode;
 use clawgress_audit::{
@@ -11,7 +11,7 @@ use clawgress_audit::{
     queue::{Durability, Queue, Settings, Ticket, WhenFull},
     ship,
 };
-use tokio::{net::UnixStream, sync::OnceCell};
+use tokio::{net::UnixStream, sync::OnceCell, time::timeout};
 
 use crate::daemon::http::{Actor, Refusal};
 
@@ -19,6 +19,8 @@ use crate::daemon::http::{Actor, Refusal};
 const NAME: &str = "policy";
 /// Tens of thousands of changes.
 const MOST_BYTES: u64 = 8 * 1024 * 1024;
+/// What a block waits for its record: a disk that hangs must not keep anybody open.
+const BLOCK_WAITS: Duration = Duration::from_millis(500);
 /// What is said of an outcome has little room in the queue.
 const LONGEST: usize = 300;
 
@@ -110,7 +112,15 @@ impl Records {
 
     /// For the one thing that is done even if nobody can write it down.
     pub(crate) async fn begin_if_possible(&self, change: &Change) -> Recorded {
-        self.begin(change).await.unwrap_or_else(|refusal| {
+        let begun = timeout(BLOCK_WAITS, self.begin(change)).await;
+        let begun = begun.unwrap_or_else(|_| {
+            Err(Refusal::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "not recorded",
+                "the disk under the audit queue does not answer".to_owned(),
+            ))
+        });
+        begun.unwrap_or_else(|refusal| {
             tracing::error!(
                 actor = %change.actor,
                 agent = change.agent,

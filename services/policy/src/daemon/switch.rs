@@ -145,6 +145,8 @@ impl Switch {
         kept.blocked = before;
         kept.told = false;
         self.write(&kept.blocked).await?;
+        // Whoever has lifted it already has it back; what fails is tried again.
+        let _ = self.tell(&mut kept).await;
         Err(SwitchError::NotEverywhere {
             gateway: gateway.err(),
             enforcer: enforcer.err(),

@@ -9,6 +9,8 @@ use clawgress_config::{
     policy::{Cap, DomainPattern, Mtls, PortRule, Protocol},
 };
 
+use crate::address::{is_inside, reaches_inside};
+
 use super::{rows::ScopeNumber, sources::plain_address};
 use crate::window::Window;
 
@@ -116,9 +118,13 @@ impl CompiledScope {
         self.ports.contains(&PortRule { port, protocol })
     }
 
-    /// Whether a network of the policy holds this address.
+    /// Whether a network of the policy holds this address. One about the world (`0.0.0.0/0`) does not hold what is
+    /// inside.
     pub fn holds(&self, address: IpAddr) -> bool {
         let address = plain_address(address);
-        self.ips.iter().any(|network| network.contains(address))
+        let inside = is_inside(address);
+        self.ips
+            .iter()
+            .any(|network| network.contains(address) && !(inside && reaches_inside(network)))
     }
 }

@@ -4,7 +4,9 @@ use std::cell::OnceCell;
 
 use clawgress_config::access::{Action, RuleMode, is_below, without_parameters};
 
-use super::{Request, build::Rule};
+use super::{Host, Request, build::Rule};
+use crate::address::{is_inside, reaches_inside};
+use crate::index::sources::plain_address;
 use crate::{Moment, Reason, Window, Zone};
 
 pub(super) const CONNECT: &str = "CONNECT";
@@ -16,6 +18,10 @@ pub(super) enum Fit {
     Port,
     Method,
     Path,
+    /// It is for agents, and this is none.
+    Nobody,
+    /// An address inside, which it holds only along with the world.
+    Inside,
     /// Its window is all that is in the way.
     Shut(Reason),
 }
@@ -63,6 +69,13 @@ impl Rule {
 
     /// Whatever the port is.
     pub(super) fn fit_at_its_ports(&self, request: &Request<'_>, clock: &Clock<'_>) -> Fit {
+        // `*` is any agent. It is not whoever is known by an address alone, unless that is to be denied.
+        if !self.denies() && self.group.is_some() && request.agent_id.is_empty() {
+            return Fit::Nobody;
+        }
+        if !self.denies() && !self.means_inside(request) {
+            return Fit::Inside;
+        }
         if !self.method_fits(request) {
             return Fit::Method;
         }
@@ -73,6 +86,20 @@ impl Rule {
             Some(Err(reason)) => Fit::Shut(reason),
             _ => Fit::Yes,
         }
+    }
+
+    /// Whoever writes a rule for every destination, or for `0.0.0.0/0`, means the world: not what is inside, such as a
+    /// cloud's metadata. False: the request is for such an address, and none of the rule's networks is about it.
+    fn means_inside(&self, request: &Request<'_>) -> bool {
+        let Host::Address(address) = request.host else {
+            return true;
+        };
+        let address = plain_address(address);
+        !is_inside(address)
+            || self
+                .networks
+                .iter()
+                .any(|network| network.contains(address) && !reaches_inside(network))
     }
 
     fn method_fits(&self, request: &Request<'_>) -> bool {

@@ -35,6 +35,8 @@ pub enum Why {
     Port,
     Method,
     Path,
+    /// It means the world, and the address is inside.
+    Inside,
     /// Method or path would have to be seen, and a tunnel hides them.
     Hidden,
     Shut(Reason),
@@ -57,6 +59,9 @@ impl fmt::Display for Why {
             Self::Port => f.write_str("no match: it is for other ports"),
             Self::Method => f.write_str("no match: it is for other methods"),
             Self::Path => f.write_str("no match: it is for other paths"),
+            Self::Inside => f.write_str(
+                "no match: the address is inside, and none of its networks is about such addresses alone",
+            ),
             Self::Hidden => f.write_str("no match: method and path inside a tunnel cannot be seen"),
             Self::Shut(reason) => write!(f, "no match: {reason}"),
             Self::Reported => f.write_str("match, reported: it would deny; the search goes on"),
@@ -163,6 +168,8 @@ impl Rule {
             Fit::Method | Fit::Path if request.tunnel => Why::Hidden,
             Fit::Method => Why::Method,
             Fit::Path => Why::Path,
+            Fit::Inside => Why::Inside,
+            Fit::Nobody => Why::Identity,
             Fit::Shut(reason) => Why::Shut(reason),
         }
     }

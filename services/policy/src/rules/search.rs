@@ -85,7 +85,7 @@ impl<'r, 'q> Search<'r, 'q> {
                 }
                 true
             }
-            Fit::Port | Fit::Method | Fit::Path => true,
+            Fit::Port | Fit::Method | Fit::Path | Fit::Inside | Fit::Nobody => true,
         }
     }
 

@@ -203,13 +203,22 @@ fn a_change_without_an_answer_is_told_as_unknown() {
     let (status, answer) = service.console("/clawgress/agents/block", &json!({"all": true}));
     let reason = answer["reason"].as_str().unwrap();
     assert!(
-        status == 503 && reason.starts_with("IT IS NOT KNOWN WHETHER"),
+        status == 503
+            && reason.starts_with("NOT IN FORCE through the gateway")
+            && reason.contains("sent again"),
         "{answer}"
+    );
+    // The packet path has it all the same.
+    assert_eq!(
+        service.enforcer.lock().unwrap().blocked,
+        (Vec::new(), true)
     );
     let (_, answer) = service.console("/clawgress/agents/unblock", &json!({"all": true}));
     let reason = answer["reason"].as_str().unwrap();
-    assert!(
-        reason.contains("whether it was done is not known"),
-        "{answer}"
+    assert!(reason.starts_with("still blocked"), "{answer}");
+    assert_eq!(
+        service.enforcer.lock().unwrap().blocked,
+        (Vec::new(), true),
+        "half lifted"
     );
 }

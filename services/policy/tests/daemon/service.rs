@@ -31,6 +31,8 @@ pub(crate) struct Enforcer {
     pub(crate) takes: Duration,
     pub(crate) checks: usize,
     pub(crate) applications: usize,
+    /// Who is blocked, and whether everybody is.
+    pub(crate) blocked: (Vec<String>, bool),
 }
 
 pub(crate) struct Service {
@@ -281,6 +283,16 @@ fn answer(enforcer: &Mutex<Enforcer>, mut stream: UnixStream) {
             names: vec!["a.example".to_owned(); limit.min(2)],
             total: 2,
         }),
+        Request::Block { agents, all } => {
+            let mut enforcer = enforcer.lock().unwrap();
+            enforcer.blocked = (agents, all);
+            Some(Reply::Report(Report {
+                revision: enforcer.revision.unwrap_or_default(),
+                ok: true,
+                applied: true,
+                stages: Vec::new(),
+            }))
+        }
         // Not for this service to ask.
         other => Some(Reply::Error {
             error: format!("{other:?}"),

@@ -394,3 +394,44 @@ fn explanation_in_order() {
         assert_eq!((id.as_str(), *why), (expected_id, expected_why));
     }
 }
+
+#[test]
+fn a_rule_about_the_world_is_not_about_what_is_inside() {
+    let mut world_wide = rule(Action::Allow, 2, &[]);
+    world_wide.networks = ["0.0.0.0/0", "::/0"].map(crate::made::cidr).into();
+    let mut tried = rule(Action::Deny, 1, &[]);
+    tried.mode = RuleMode::Report;
+    let anything = rule(Action::Allow, 3, &[]);
+    let mut lab = rule(Action::Allow, 4, &[]);
+    lab.networks = ["10.20.0.0/16"].map(crate::made::cidr).into();
+    let world = World::with(&[
+        ("world", world_wide),
+        ("tried", tried),
+        ("anything", anything),
+        ("lab", lab),
+    ]);
+    let allowed = |address: &str| {
+        let request = Request {
+            host: Host::Address(address.parse().unwrap()),
+            ..tunnel("unused.example")
+        };
+        world.decide(&request).allowed
+    };
+    for outside in ["203.0.113.7", "2001:db8::7"] {
+        assert!(allowed(outside), "{outside}");
+    }
+    for inside in [
+        "169.254.169.254",
+        "168.63.129.16",
+        "10.0.0.1",
+        "192.168.10.1",
+        "100.64.0.1",
+        "::ffff:169.254.169.254",
+        "fd00::1",
+        "fe80::1",
+        "64:ff9b::a9fe:a9fe",
+    ] {
+        assert!(!allowed(inside), "{inside}");
+    }
+    assert!(allowed("10.20.0.1"), "what a network is about");
+}

@@ -40,6 +40,8 @@ const NETWORKS: &[&str] = &[
     "0.0.0.0/0",
     "2001:db8::/32",
     "2001:db8::1/128",
+    "10.0.0.0/24",
+    "fd00::/64",
 ];
 const ADDRESSES: &[&str] = &[
     "192.0.2.1",
@@ -48,6 +50,9 @@ const ADDRESSES: &[&str] = &[
     "2001:db8::1",
     "2001:db8:1::1",
     "::ffff:192.0.2.1",
+    "10.0.0.1",
+    "10.0.1.1",
+    "fd00::1",
 ];
 
 fn texts(all: &'static [&'static str], most: usize) -> impl Strategy<Value = Vec<&'static str>> {
@@ -224,6 +229,17 @@ fn matches(rule: &Rule, asked: &Asked, moment: Moment) -> bool {
             strict
         }
     });
+    // What is about the world is not about what is inside, unless it denies.
+    let inside = asked.host.is_err_and(|address| {
+        let inside = ["10.0.0.0/8", "fd00::/8"].map(cidr);
+        let own = ["10.0.0.0/24", "fd00::/64"].map(cidr);
+        let address = address.to_canonical();
+        let about = |network: &Cidr| network.contains(address) && own.contains(network);
+        inside.iter().any(|network| network.contains(address)) && !rule.networks.iter().any(about)
+    });
+    if inside && !strict {
+        return false;
+    }
     rule.enabled && meant && (anywhere || asked_for || leads) && port && method && path && open
 }
 

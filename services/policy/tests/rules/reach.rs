@@ -252,14 +252,21 @@ fn sources_in_two_places_and_sources_of_two_are_refused() {
 }
 
 #[test]
-fn a_rule_that_names_somebody_binds_that_one_alone_and_a_star_binds_everybody() {
+fn a_star_is_any_agent_and_denies_whoever_is_none() {
     let mut star = rule(Action::Allow, 1, &["star.example"]);
     star.identity.teams = ["*".to_owned()].into();
     let mut named = rule(Action::Allow, 1, &["team.example"]);
     named.identity.teams = ["research".to_owned()].into();
+    let mut nobody = rule(Action::Deny, 1, &["listed.example"]);
+    nobody.identity.agents = ["*".to_owned()].into();
     let access = Access {
         agents: [("a".to_owned(), bound(&["192.168.10.9/32"]))].into(),
-        rules: [("star".to_owned(), star), ("team".to_owned(), named)].into(),
+        rules: [
+            ("star".to_owned(), star),
+            ("team".to_owned(), named),
+            ("nobody".to_owned(), nobody),
+        ]
+        .into(),
         ..Access::default()
     };
     let index = Index::of(&revision(listed(), access)).unwrap();
@@ -268,7 +275,8 @@ fn a_rule_that_names_somebody_binds_that_one_alone_and_a_star_binds_everybody() 
             .reach_name(index.by_name(who).unwrap(), name, &[], Moment::trusted(NOW))
             .is_some_and(|reach| reach.decision.allowed)
     };
-    assert!(reaches("a", "star.example") && reaches("lan/eth1", "star.example"));
+    assert!(reaches("a", "star.example") && !reaches("lan/eth1", "star.example"));
+    assert!(!reaches("a", "listed.example") && !reaches("lan/eth1", "listed.example"));
     assert!(reaches("a", "team.example") && !reaches("lan/eth1", "team.example"));
     let patterns: std::collections::BTreeSet<&str> = index.allowed_patterns().collect();
     assert_eq!(

@@ -27,6 +27,7 @@ use tokio::sync::Mutex;
 
 use crate::daemon::{
     enforcer::Enforcer, measurer::Measurer, publish::Publisher, record::Records, services::Services,
+    switch::Switch,
 };
 
 pub(crate) use access::{Access, Actor};
@@ -46,6 +47,7 @@ pub(crate) struct Api {
     pub(crate) enforcer: Enforcer,
     pub(crate) publisher: Arc<Publisher>,
     pub(crate) services: Services,
+    pub(crate) switch: Arc<Switch>,
     pub(crate) records: Arc<Records>,
     /// One explanation at a time.
     pub(crate) explaining: Mutex<()>,

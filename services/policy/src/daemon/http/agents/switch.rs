@@ -1,4 +1,4 @@
-//! The kill switch, and what is open at the gateway.
+//! The kill switch as the console throws it, and what is open at the gateway.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use clawgress_link::agents::Blocked;
 use super::{begin, change, in_force};
 use crate::daemon::{
     http::{Api, Refusal, call::Call, legacy::fresh},
-    services::ServiceError,
+    switch::SwitchError,
 };
 
 /// Never refused for want of a record: who is blocked late has done more harm than a gap in the trail.
@@ -24,9 +24,11 @@ pub(super) async fn block(State(api): State<Arc<Api>>, call: Call) -> Result<Res
     let recorded = api.records.begin_if_possible(&change).await;
     let working = Arc::clone(&api);
     let work = async move {
-        let blocked = working.services.gateway.block(whom.as_deref()).await;
-        let mut blocked = blocked.map_err(not_blocked)?;
-        blocked.warnings = strangers(&working, whom.as_deref()).await;
+        let blocked = working.switch.block(whom.as_deref()).await;
+        let mut blocked = blocked.map_err(not_everywhere)?;
+        blocked
+            .warnings
+            .extend(strangers(&working, whom.as_deref()).await);
         Ok(blocked)
     };
     let blocked = recorded.carry_out(change, work, |_: &Blocked| "in force".to_owned());
@@ -40,7 +42,8 @@ pub(super) async fn unblock(State(api): State<Arc<Api>>, call: Call) -> Result<R
     let change = change(actor, "agent unblock", whom.as_deref(), scope);
     let working = Arc::clone(&api);
     let work = async move {
-        let mut blocked = working.services.gateway.unblock(whom.as_deref()).await?;
+        let blocked = working.switch.unblock(whom.as_deref()).await;
+        let mut blocked = blocked.map_err(not_everywhere)?;
         blocked.warnings = strangers(&working, whom.as_deref()).await;
         if whom.is_some() && blocked.all {
             blocked.warnings.push(
@@ -66,23 +69,13 @@ pub(super) async fn unblock(State(api): State<Arc<Api>>, call: Call) -> Result<R
     Ok(fresh(Json(blocked)))
 }
 
-/// Who blocks somebody has to know that it did not happen, and that it will not by itself.
-fn not_blocked(error: ServiceError) -> Refusal {
-    match error {
-        ServiceError::Silent { .. } => Refusal::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "not blocked",
-            format!(
-                "NOTHING IS BLOCKED: {error}. While the gateway is down it lets nothing through; block again as soon as it runs"
-            ),
-        ),
-        ServiceError::Unknown { .. } => Refusal::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "not blocked",
-            format!("IT IS NOT KNOWN WHETHER ANYTHING IS BLOCKED: {error}"),
-        ),
-        error => error.into(),
-    }
+/// Who blocks somebody has to know where that does not hold yet.
+fn not_everywhere(error: SwitchError) -> Refusal {
+    Refusal::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "not everywhere",
+        error.to_string(),
+    )
 }
 
 fn scope(whom: Option<&str>) -> String {
