@@ -134,19 +134,35 @@ impl Console {
         self.start("identity", "identity.sock");
     }
 
+    /// As it is shipped, with the places of this test in it.
     pub(crate) fn audit(&mut self) {
+        const SHIPPED: &str = include_str!("../../../../rootfs-overlay/etc/clawgress/audit.toml");
+        for name in ["audit", "files"] {
+            fs::create_dir_all(self.path(name)).unwrap();
+        }
         let at = |name: &str| self.path(name).display().to_string();
-        fs::create_dir_all(self.path("audit")).unwrap();
-        let text = format!(
-            "state = {:?}\napi_socket = {:?}\napi_uids = [{uid}]\nship_socket = {:?}\nenrol_socket = {:?}\n\
-             segment_bytes = 65536\ncheckpoint_seconds = 1\nretain_days = 1\nretain_bytes = 10000000000\n\
-             resolver = \"127.0.0.1:53\"\n[shippers]\npolicy = {uid}\n",
-            at("audit"),
-            at("audit.sock"),
-            at("ship.sock"),
-            at("none.sock"),
-            uid = self.uid(),
-        );
+        let (settings, _) = SHIPPED.split_once("\n[").unwrap();
+        let mut text = String::new();
+        for line in settings.lines() {
+            let (key, value) = line.split_once(" = ").unwrap_or((line, ""));
+            let line = match key {
+                "state" => format!("state = {:?}", at("audit")),
+                "api_socket" => format!("api_socket = {:?}", at("audit.sock")),
+                "ship_socket" => format!("ship_socket = {:?}", at("ship.sock")),
+                "enrol_socket" => format!("enrol_socket = {:?}", at("none.sock")),
+                "revision" => format!("revision = {:?}", at("revisions/boot.json")),
+                "files" => format!("files = {:?}", at("files")),
+                "api_uids" => format!("api_uids = [{}]", self.uid()),
+                "segment_bytes" => "segment_bytes = 65536".to_owned(),
+                "checkpoint_seconds" => "checkpoint_seconds = 1".to_owned(),
+                "ship_listen" => continue,
+                _ if value.is_empty() => continue,
+                _ => line.to_owned(),
+            };
+            text.push_str(&line);
+            text.push('\n');
+        }
+        text.push_str(&format!("[shippers]\npolicy = {}\n", self.uid()));
         fs::write(self.path("audit.toml"), text).unwrap();
         self.start("audit", "audit.sock");
     }
