@@ -225,7 +225,10 @@ pub(super) fn held(scope: &CompiledScope, v6: bool) -> Vec<Word> {
     let about_the_world: Vec<Cidr> = scope.ips.iter().copied().filter(reaches_inside).collect();
     let mut words = Vec::new();
     let mut spans: Vec<Span> = Vec::new();
-    if about_the_world.iter().any(|cidr| cidr.address.is_ipv6() == v6) {
+    if about_the_world
+        .iter()
+        .any(|cidr| cidr.address.is_ipv6() == v6)
+    {
         for span in pieces(scope.ips.iter().copied(), false, v6) {
             if scope.holds(span.0) {
                 push(&mut spans, span);
@@ -322,13 +325,29 @@ mod tests {
                 "10.0.0.8-10.0.0.9"
             ]
         );
-        assert_eq!(
-            told(&["128.0.0.0/1"], true, false),
-            ["0.0.0.0-127.255.255.255", "128.0.0.0-255.255.255.255"]
-        );
+        // And where inside begins or ends.
+        let all = told(&["130.0.0.0/8"], true, false);
+        for piece in [
+            "0.0.0.0-0.255.255.255",
+            "128.0.0.0-129.255.255.255",
+            "130.0.0.0-130.255.255.255",
+            "131.0.0.0-168.63.129.15",
+            "169.254.0.0-169.254.255.255",
+            "240.0.0.0-255.255.255.255",
+        ] {
+            assert!(all.iter().any(|told| told == piece), "{piece}: {all:?}");
+        }
         assert_eq!(
             told(&["::/0"], false, true),
-            ["::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"]
+            [
+                "::-1fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+                "2000::-2000:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+                "2001::-2001:1ff:ffff:ffff:ffff:ffff:ffff:ffff",
+                "2001:200::-2001:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+                "2002::-2002:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+                "2003::-3fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+                "4000::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"
+            ]
         );
         assert!(told(&["10.0.0.0/8"], false, true).is_empty());
     }

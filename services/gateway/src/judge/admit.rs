@@ -229,7 +229,7 @@ fn decide<'s>(
     snapshot
         .policy
         .rules
-        .decide(&snapshot.policy.index, &request, moment)
+        .decide_on_proxy(&snapshot.policy.index, &request, moment)
 }
 
 fn request<'r>(
@@ -281,7 +281,7 @@ pub(super) fn judge_subject<'s>(
     snapshot
         .policy
         .rules
-        .decide(&snapshot.policy.index, &request, moment)
+        .decide_on_proxy(&snapshot.policy.index, &request, moment)
 }
 
 pub(super) fn may_dial(
@@ -311,7 +311,7 @@ pub(super) fn may_dial(
         if !snapshot
             .policy
             .rules
-            .decide(&snapshot.policy.index, &request, moment)
+            .decide_on_proxy(&snapshot.policy.index, &request, moment)
             .allowed
         {
             return Err(Reason::PrivateAddress);

@@ -84,12 +84,10 @@ impl Switch {
         let file = state.join("blocked.json");
         let blocked = match durable::read(&file, MOST)? {
             None => Blocked::default(),
-            Some(text) => {
-                serde_json::from_slice(&text).map_err(|source| SwitchError::Parse {
-                    path: file.clone(),
-                    source,
-                })?
-            }
+            Some(text) => serde_json::from_slice(&text).map_err(|source| SwitchError::Parse {
+                path: file.clone(),
+                source,
+            })?,
         };
         Ok(Arc::new(Self {
             gateway,
@@ -116,9 +114,9 @@ impl Switch {
         let written = self.write(&kept.blocked).await;
         kept.written = written.is_ok();
         if let Err(error) = written {
-            blocked
-                .warnings
-                .push(format!("it is in force, and may not be after a restart: {error}"));
+            blocked.warnings.push(format!(
+                "it is in force, and may not be after a restart: {error}"
+            ));
         }
         told.map(|()| blocked)
     }

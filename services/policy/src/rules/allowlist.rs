@@ -2,7 +2,7 @@
 
 use clawgress_config::policy::{PortRule, Protocol};
 
-use super::{Host, Request};
+use super::{Host, Request, condition::DNS};
 use crate::{Index, Moment, NameVerdict, Principal, Reason};
 
 pub(super) struct Verdict<'i> {
@@ -45,6 +45,9 @@ pub(super) fn judge<'i>(
         Host::Address(address) if scope.holds(address) => (index.judge_scope(who, moment), None),
         Host::Address(_) => (Err(Reason::NotAllowlisted), None),
     };
+    if allowed.is_ok() && DNS.contains(&request.port) {
+        allowed = Err(Reason::DnsBypass);
+    }
     if allowed.is_ok() && !scope.ports.contains(&port) {
         allowed = Err(Reason::Port);
     }

@@ -10,6 +10,8 @@ use crate::index::sources::plain_address;
 use crate::{Moment, Reason, Window, Zone};
 
 pub(super) const CONNECT: &str = "CONNECT";
+/// DNS, plain and encrypted.
+pub(super) const DNS: [u16; 2] = [53, 853];
 
 /// Whether the rest of a rule matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +64,10 @@ impl<'z> Clock<'z> {
 impl Rule {
     pub(super) fn fit(&self, request: &Request<'_>, clock: &Clock<'_>) -> Fit {
         if !self.ports.is_empty() && self.ports.binary_search(&request.port).is_err() {
+            return Fit::Port;
+        }
+        // Names are asked of the box alone, whichever way a question takes.
+        if !self.denies() && DNS.contains(&request.port) {
             return Fit::Port;
         }
         self.fit_at_its_ports(request, clock)

@@ -11,15 +11,12 @@ use super::{
     Decision, EVERY_NAME, Host, POLICY_JSON, Ports, Request, Rules,
     allowlist::ON_WIRE,
     build::Rule,
-    condition::{Clock, Fit},
+    condition::{Clock, DNS, Fit},
     destination::{Found, Via},
     identity::Class,
     revision,
 };
 use crate::{Index, Moment, NameVerdict, Principal, Reason};
-
-/// DNS, plain and encrypted.
-const DNS: [u16; 2] = [53, 853];
 
 /// What may be reached of a destination.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -209,10 +209,7 @@ fn a_change_without_an_answer_is_told_as_unknown() {
         "{answer}"
     );
     // The packet path has it all the same.
-    assert_eq!(
-        service.enforcer.lock().unwrap().blocked,
-        (Vec::new(), true)
-    );
+    assert_eq!(service.enforcer.lock().unwrap().blocked, (Vec::new(), true));
     let (_, answer) = service.console("/clawgress/agents/unblock", &json!({"all": true}));
     let reason = answer["reason"].as_str().unwrap();
     assert!(reason.starts_with("still blocked"), "{answer}");

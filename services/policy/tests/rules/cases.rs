@@ -435,3 +435,39 @@ fn a_rule_about_the_world_is_not_about_what_is_inside() {
     }
     assert!(allowed("10.20.0.1"), "what a network is about");
 }
+
+#[test]
+fn what_a_host_is_counted_for_is_denied_on_the_proxy() {
+    let policy = clawgress_config::policy::Policy::from_json(
+        br#"{"version": 1, "allow": {"domains": ["a.example", "b.example"], "ports": [443]},
+            "hosts": {
+                "capped": {"sources": ["192.168.10.9/32"], "allow": {"domains": ["a.example", "b.example"], "ports": [443]},
+                    "exfil": {"domains": {"a.example": {"bytes": 1000, "period": "day"}}}},
+                "slow": {"sources": ["192.168.10.10/32"], "allow": {"domains": ["a.example"], "ports": [443]},
+                    "limits": {"egress_kbps": 100}}}}"#,
+    )
+    .unwrap();
+    let world = World::of(policy, clawgress_config::access::Access::default());
+    let decide = |source: &str, name: &str| {
+        let request = Request {
+            source: source.parse().unwrap(),
+            ..tunnel(name)
+        };
+        let moment = Moment::trusted(NOW);
+        assert!(
+            world.rules.decide(&world.index, &request, moment).allowed,
+            "{source} {name}"
+        );
+        world
+            .rules
+            .decide_on_proxy(&world.index, &request, moment)
+            .reason
+    };
+    assert_eq!(decide("192.168.10.9", "a.example"), Some(Reason::Uncounted));
+    assert_eq!(decide("192.168.10.9", "b.example"), None);
+    assert_eq!(
+        decide("192.168.10.10", "a.example"),
+        Some(Reason::Uncounted)
+    );
+    assert_eq!(decide("192.168.10.11", "a.example"), None);
+}

@@ -26,8 +26,8 @@ use axum::{
 use tokio::sync::Mutex;
 
 use crate::daemon::{
-    enforcer::Enforcer, measurer::Measurer, publish::Publisher, record::Records, services::Services,
-    switch::Switch,
+    enforcer::Enforcer, measurer::Measurer, publish::Publisher, record::Records,
+    services::Services, switch::Switch,
 };
 
 pub(crate) use access::{Access, Actor};
