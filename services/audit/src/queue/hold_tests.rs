@@ -51,7 +51,10 @@ async fn a_flood_of_strangers_is_counted_and_takes_nobodys_place() {
         .iter()
         .filter(|(_, begun, _)| begun.agent_id.is_some());
     assert_eq!(named.count(), 100, "each named one is an event of its own");
-    let folds: Vec<_> = events.iter().filter(|(_, begun, _)| begun.fold).collect();
+    let folds: Vec<_> = events
+        .iter()
+        .filter(|(_, _, outcome)| outcome.folded.is_some())
+        .collect();
     assert!(
         !folds.is_empty() && events.len() < 100 + BURST as usize + 60,
         "{}",
@@ -84,7 +87,11 @@ fn a_fold_whose_process_died_is_one_denial_marked_so() {
     let events = Reader::new(again).read(0, usize::MAX).unwrap();
     assert_eq!(events.len(), BURST as usize + 1);
     let last: Outcome<'_> = serde_json::from_slice(&events.last().unwrap().text).unwrap();
-    assert!(last.interrupted && last.decision == Decision::Deny && last.folded.is_none());
+    assert!(
+        last.interrupted
+            && last.decision == Decision::Deny
+            && last.reason.as_deref() == Some("folded")
+    );
 }
 
 #[test]
