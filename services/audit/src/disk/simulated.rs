@@ -54,6 +54,7 @@ struct State {
     files: usize,
     full: bool,
     full_for_writes: bool,
+    deadly: bool,
     broken: bool,
 }
 
@@ -83,6 +84,11 @@ impl Simulated {
     /// From now on every write fails for lack of space: no room was set aside.
     pub(crate) fn fill_writes(&self, full: bool) {
         self.state().full_for_writes = full;
+    }
+
+    /// From now on whoever syncs panics.
+    pub(crate) fn kill_syncs(&self) {
+        self.state().deadly = true;
     }
 
     /// From now on every sync fails.
@@ -302,6 +308,7 @@ impl Sheet for Handle {
     }
 
     fn sync(&self) -> io::Result<()> {
+        assert!(!self.disk.state().deadly, "the disk kills");
         if self.disk.state().broken {
             return Err(io::Error::other("the disk is broken"));
         }

@@ -175,3 +175,19 @@ fn what_has_ended_is_its_agents_share_after_a_restart() {
     let owners: Vec<&str> = inner.shares.keys().map(AsRef::as_ref).collect();
     assert_eq!(owners, ["loud"]);
 }
+
+#[tokio::test]
+async fn a_queue_whose_keeper_died_takes_nothing() {
+    let disk = Simulated::default();
+    let queue = Queue::start(Box::new(disk.clone()), small()).unwrap();
+    disk.kill_syncs();
+    queue.whole(&about("a", "x"), &allowed()).unwrap();
+    // Whoever waits for the disk is told, and not left waiting.
+    let waited = tokio::time::timeout(Duration::from_secs(10), queue.flush()).await;
+    assert!(matches!(waited, Ok(Err(Refused::Broken(_)))), "{waited:?}");
+    let refused = queue.begin(&about("a", "y")).err().unwrap();
+    assert!(
+        refused.to_string().contains("its keeper has died"),
+        "{refused}"
+    );
+}
