@@ -102,9 +102,6 @@ pub struct Begun<'a> {
     pub label: Option<Text<'a>>,
     #[serde(default, skip_serializing_if = "is_false")]
     pub alert: bool,
-    /// It stands for several that were alike; the first one is described, `folded` says how many.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub fold: bool,
 }
 
 /// What is known when it is over.

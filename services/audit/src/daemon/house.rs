@@ -64,10 +64,29 @@ pub(super) async fn keep(
                         alerts.notice("pruned", about).await;
                     }
                 }
+                tell_stop(store.status().retention_stops_at, &alerts).await;
             }
             Ok(Err(error)) => tracing::error!("keeping the audit store: {error}"),
             // A panic in there has been told already.
             Err(_) => {}
+        }
+    }
+}
+
+/// Where retention stops, the disk fills in the end: somebody has to look at it before.
+async fn tell_stop(at: Option<u64>, alerts: &Alerts) {
+    const KEY: &str = "retention";
+    match at {
+        Some(segment) => {
+            let about = format!(
+                "segment {segment} is not sealed as it should be; look at it with `clawgress audit verify`, and move it away"
+            );
+            alerts.begins(KEY, "retention-stopped", about).await;
+        }
+        None => {
+            alerts
+                .ends(KEY, "retention-resumed", "retention".to_owned())
+                .await;
         }
     }
 }

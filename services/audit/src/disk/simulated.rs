@@ -46,6 +46,14 @@ struct Image {
     files: BTreeMap<usize, Vec<u8>>,
 }
 
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Syncs {
+    #[default]
+    Good,
+    Failing,
+    Deadly,
+}
+
 #[derive(Debug, Default)]
 struct State {
     base: Image,
@@ -54,7 +62,7 @@ struct State {
     files: usize,
     full: bool,
     full_for_writes: bool,
-    broken: bool,
+    syncs: Syncs,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -85,9 +93,14 @@ impl Simulated {
         self.state().full_for_writes = full;
     }
 
+    /// From now on whoever syncs panics.
+    pub(crate) fn kill_syncs(&self) {
+        self.state().syncs = Syncs::Deadly;
+    }
+
     /// From now on every sync fails.
     pub(crate) fn break_syncs(&self) {
-        self.state().broken = true;
+        self.state().syncs = Syncs::Failing;
     }
 
     /// The disk after a power cut behind the first `steps` steps. `keep` is asked for each unsynced sector and name
@@ -302,7 +315,9 @@ impl Sheet for Handle {
     }
 
     fn sync(&self) -> io::Result<()> {
-        if self.disk.state().broken {
+        let syncs = self.disk.state().syncs;
+        assert_ne!(syncs, Syncs::Deadly, "the disk kills");
+        if syncs == Syncs::Failing {
             return Err(io::Error::other("the disk is broken"));
         }
         self.disk.step(Step::Sync { file: self.file });

@@ -80,8 +80,8 @@ impl Open {
         end_room(self.body.len())
     }
 
-    pub(super) fn text(&self) -> &[u8] {
-        self.body.get(usize::from(self.owner)..).unwrap_or_default()
+    pub(super) fn owner(&self) -> &[u8] {
+        self.body.get(..usize::from(self.owner)).unwrap_or_default()
     }
 }
 

@@ -5,8 +5,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::append::Inner;
-use super::{Refused, Shared, with_content};
+use super::append::{Inner, Open};
+use super::{Refused, Shared, interrupted, with_content_of};
 use crate::event::{Begun, Decision, Outcome, Source, Text};
 
 /// Recorded one by one at once, and then so many a second.
@@ -14,6 +14,8 @@ pub(super) const BURST: u32 = 100;
 const A_SECOND: u32 = 5;
 /// As DESIGN's grain allows.
 const LONGEST: Duration = Duration::from_secs(1);
+/// Whose share a fold is: no agent has this name.
+const OWNER: &str = "\0folds";
 /// Told apart at a time; all others share one that names no address.
 const MOST: usize = 4;
 
@@ -119,10 +121,9 @@ impl Shared {
             request_id: begun.request_id.clone(),
             source: key.source,
             client_address: key.client.as_deref().map(Text::Borrowed),
-            fold: true,
             ..Begun::default()
         };
-        with_content(&first, None, |content| {
+        with_content_of(OWNER, &first, None, |content| {
             let mut inner = self.lock();
             let (ticket, position) = inner.begin(self, content)?;
             inner.folds.open.push(Fold {
@@ -163,13 +164,15 @@ impl Shared {
 }
 
 /// How what was begun ends when its process is gone.
-pub(super) fn interrupted_as(text: &[u8]) -> Decision {
-    // Begun is what had been allowed, folds aside.
-    let whole = [text, b"}"].concat();
-    match serde_json::from_slice::<Begun<'_>>(&whole) {
-        Ok(begun) if begun.fold => Decision::Deny,
-        _ => Decision::Allow,
+pub(super) fn interrupted_as(open: &Open) -> Outcome<'static> {
+    if open.owner() == OWNER.as_bytes() {
+        return Outcome {
+            decision: Decision::Deny,
+            reason: Some("folded".into()),
+            ..interrupted()
+        };
     }
+    interrupted()
 }
 
 impl Inner {

@@ -51,7 +51,10 @@ async fn a_flood_of_strangers_is_counted_and_takes_nobodys_place() {
         .iter()
         .filter(|(_, begun, _)| begun.agent_id.is_some());
     assert_eq!(named.count(), 100, "each named one is an event of its own");
-    let folds: Vec<_> = events.iter().filter(|(_, begun, _)| begun.fold).collect();
+    let folds: Vec<_> = events
+        .iter()
+        .filter(|(_, _, outcome)| outcome.folded.is_some())
+        .collect();
     assert!(
         !folds.is_empty() && events.len() < 100 + BURST as usize + 60,
         "{}",
@@ -84,7 +87,11 @@ fn a_fold_whose_process_died_is_one_denial_marked_so() {
     let events = Reader::new(again).read(0, usize::MAX).unwrap();
     assert_eq!(events.len(), BURST as usize + 1);
     let last: Outcome<'_> = serde_json::from_slice(&events.last().unwrap().text).unwrap();
-    assert!(last.interrupted && last.decision == Decision::Deny && last.folded.is_none());
+    assert!(
+        last.interrupted
+            && last.decision == Decision::Deny
+            && last.reason.as_deref() == Some("folded")
+    );
 }
 
 #[test]
@@ -167,4 +174,20 @@ fn what_has_ended_is_its_agents_share_after_a_restart() {
     let inner = again.lock();
     let owners: Vec<&str> = inner.shares.keys().map(AsRef::as_ref).collect();
     assert_eq!(owners, ["loud"]);
+}
+
+#[tokio::test]
+async fn a_queue_whose_keeper_died_takes_nothing() {
+    let disk = Simulated::default();
+    let queue = Queue::start(Box::new(disk.clone()), small()).unwrap();
+    disk.kill_syncs();
+    queue.whole(&about("a", "x"), &allowed()).unwrap();
+    // Whoever waits for the disk is told, and not left waiting.
+    let waited = tokio::time::timeout(Duration::from_secs(10), queue.flush()).await;
+    assert!(matches!(waited, Ok(Err(Refused::Broken(_)))), "{waited:?}");
+    let refused = queue.begin(&about("a", "y")).err().unwrap();
+    assert!(
+        refused.to_string().contains("its keeper has died"),
+        "{refused}"
+    );
 }

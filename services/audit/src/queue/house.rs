@@ -16,8 +16,20 @@ use crate::event::{Begun, Decision, Micros, Outcome, Source};
 const FILES_BEFORE_CARRYING: usize = 3;
 const COMPLAINT: Duration = Duration::from_secs(10);
 
+/// Without its keeper nothing is synced or told any more, so nothing more may be taken.
+struct UnlessPanicking<'s>(&'s Shared);
+
+impl Drop for UnlessPanicking<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.lock().break_down(self.0, "its keeper has died");
+        }
+    }
+}
+
 impl Shared {
     pub(super) fn keep_house(&self) {
+        let _alive = UnlessPanicking(self);
         let mut complained: Option<Instant> = None;
         loop {
             let stop = self.stop.load(Ordering::Acquire);

@@ -254,15 +254,15 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         if let Some(number) = self.number.take() {
-            // Begun was only what had been allowed.
-            self.shared.end(number, &interrupted(Decision::Allow));
+            self.shared.end(number, &interrupted());
         }
     }
 }
 
-fn interrupted(decision: Decision) -> Outcome<'static> {
+/// Begun was only what had been allowed, folds aside.
+fn interrupted() -> Outcome<'static> {
     Outcome {
-        decision,
+        decision: Decision::Allow,
         interrupted: true,
         ..Outcome::default()
     }
@@ -388,10 +388,18 @@ fn with_content<T>(
     outcome: Option<&Outcome<'_>>,
     take: impl FnOnce(&mut Content<'_>) -> Result<T, Refused>,
 ) -> Result<T, Refused> {
+    with_content_of(owner_of(begun), begun, outcome, take)
+}
+
+fn with_content_of<T>(
+    owner: &str,
+    begun: &Begun<'_>,
+    outcome: Option<&Outcome<'_>>,
+    take: impl FnOnce(&mut Content<'_>) -> Result<T, Refused>,
+) -> Result<T, Refused> {
     SCRATCH.with_borrow_mut(|bytes| {
         bytes.clear();
         bytes.resize(record::HEADER, 0);
-        let owner = owner_of(begun);
         bytes.extend_from_slice(owner.as_bytes());
         event::open_text(begun, bytes)?;
         if let Some(outcome) = outcome {

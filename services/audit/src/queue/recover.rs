@@ -11,9 +11,9 @@ use super::append::{Inner, Open};
 use super::files::{Queueing, random};
 use super::folds::{Folds, interrupted_as};
 use super::record::{FileHeader, Kind, Scan, file_name, number_of};
-use super::{OpenError, Refused, Settings, Shared, interrupted};
+use super::{OpenError, Refused, Settings, Shared};
 use crate::disk::{Disk, DiskError, read_all};
-use crate::event::Decision;
+use crate::event::Outcome;
 
 #[derive(Default)]
 struct Found {
@@ -84,20 +84,20 @@ impl Shared {
                 self.disk.place().to_owned(),
             )(std::io::Error::other(other.to_string()))),
         };
-        let begun: Vec<(u64, Decision)> = {
+        let begun: Vec<(u64, Outcome<'_>)> = {
             let mut inner = self.lock();
             // Never behind what a crash may have torn.
             inner.turn(self).map_err(failed)?;
-            let mut begun: Vec<(u64, Decision)> = inner
+            let mut begun: Vec<(u64, Outcome<'_>)> = inner
                 .begun
                 .iter()
-                .map(|(number, open)| (*number, interrupted_as(open.text())))
+                .map(|(number, open)| (*number, interrupted_as(open)))
                 .collect();
             begun.sort_unstable_by_key(|(number, _)| *number);
             begun
         };
-        for (number, decision) in begun {
-            self.end(number, &interrupted(decision));
+        for (number, outcome) in begun {
+            self.end(number, &outcome);
         }
         self.sync_all();
         match &self.lock().broken {

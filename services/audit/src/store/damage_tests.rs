@@ -96,6 +96,10 @@ fn a_spoiled_first_line_takes_nothing_with_it() {
     let store = place.open(Settings::default());
     store.append("gw", "q", &batch(30..40)).unwrap();
     store.checkpoint(Micros::now()).unwrap();
+    // It has no seal: somebody has to look at it before it may go, and that is told.
+    let retention = Retention { days: 1, bytes: 0 };
+    assert_eq!(store.prune(retention, Micros::now(), None).unwrap(), []);
+    assert_eq!(store.status().retention_stops_at, Some(1));
     assert_eq!(sequences(&store), (1..40).collect::<Vec<_>>());
     let faults = place.verify().faults;
     let named =

@@ -108,6 +108,8 @@ struct Writer {
     /// Put back when their queue goes on behind them.
     salvage: Salvage,
     counts: Counts,
+    /// The oldest segment, where retention stops at it.
+    blocked: Option<u64>,
     turns: turns::Turns,
     /// Since when the disk has been full, and how often that was met.
     full: Option<(Micros, u64)>,
@@ -155,6 +157,9 @@ pub struct Status {
     /// Behind the last signed checkpoint.
     pub unsigned: u64,
     pub counts: Counts,
+    /// The segment that retention can't take, because its seal is not good; nothing behind it goes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retention_stops_at: Option<u64>,
     /// When a checkpoint was last signed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<Micros>,
@@ -255,6 +260,7 @@ impl Store {
             gateways: writer.state.gateways.clone(),
             unsigned: writer.state.events - writer.state.checked.min(writer.state.events),
             counts: writer.counts,
+            retention_stops_at: writer.blocked,
             checkpoint: writer.signed,
             broken: writer.broken.clone().or_else(|| {
                 let (since, _) = writer.full?;

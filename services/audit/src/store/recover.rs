@@ -220,6 +220,7 @@ impl Last {
             broken: None,
             salvage,
             counts: Counts::default(),
+            blocked: None,
             turns: Turns::default(),
             full: None,
         };
@@ -317,6 +318,7 @@ fn fresh(disk: &dyn Disk) -> Result<Writer, StoreError> {
         broken: None,
         salvage: Salvage::default(),
         counts: Counts::default(),
+        blocked: None,
         turns: Turns::default(),
         full: None,
     })

@@ -90,8 +90,10 @@ impl Store {
                     "{} is not sealed as it should be and stays, whatever its age; see `clawgress audit verify`",
                     self.disk.place().join(segment_name(number)).display()
                 );
+                self.writer().blocked = Some(number);
                 break;
             };
+            self.writer().blocked = None;
             if !too_much && sealed >= oldest_kept {
                 break;
             }
