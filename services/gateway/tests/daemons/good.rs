@@ -159,10 +159,14 @@ fn the_control_socket_tells_health_and_metrics_to_its_group_alone() {
             ] {
                 assert!(text.lines().any(|found| found == line), "{line}: {text}");
             }
-            assert!(
-                text.contains("requests_total{decision=\"deny\",reason=\"malformed\"}")
-                    || text.contains("decision=\"deny\"")
-            );
+            for decision in ["allow", "deny"] {
+                let counted = format!("clawgress_gateway_requests_total{{decision=\"{decision}\",");
+                let mut lines = text.lines().filter(|line| line.starts_with(&counted));
+                assert!(
+                    lines.any(|line| !line.ends_with(" 0")),
+                    "{decision}: {text}"
+                );
+            }
             let mode = std::fs::metadata(stack.path("run/control.sock"))
                 .unwrap()
                 .permissions()
