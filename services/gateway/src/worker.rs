@@ -277,6 +277,18 @@ mod tests {
     }
 
     #[test]
+    fn streams_beside_the_first_count_among_all() {
+        let doors = Arc::new(Doors::default());
+        let connection = doors.enter("192.0.2.1".parse().unwrap(), 2, 9).unwrap();
+        let stream = doors.enter_again(2).unwrap();
+        assert!(doors.enter_again(2).is_none());
+        drop(stream);
+        assert!(doors.enter_again(2).is_some());
+        drop(connection);
+        assert_eq!(doors.open(), 0);
+    }
+
+    #[test]
     fn a_host_with_a_network_of_its_own_is_one_source() {
         let doors = Arc::new(Doors::default());
         let source = |text: &str| text.parse::<IpAddr>().unwrap();

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clawgress_config::access::FailMode;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
+use crate::lease::DRAINING;
 use crate::wire::{LeaseError, Renewal, Reply, renew};
 use crate::{Ledger, Share, Snapshot};
 
@@ -45,12 +46,18 @@ impl Client {
     /// Renews for ever. `fail` tells what the configuration says now; without a lease nothing is used unless it is open.
     pub async fn run(self, fail: impl Fn() -> FailMode) {
         let (_never, told) = watch::channel(false);
-        self.run_until(fail, told).await;
+        let (handed_over, _nobody) = oneshot::channel();
+        self.run_until(fail, told, handed_over).await;
     }
 
     /// As `run`, until this gateway is told to hand over: it gives its part up and tells all that it has used, so that its
-    /// successor begins with that under the same name.
-    pub async fn run_until(mut self, fail: impl Fn() -> FailMode, mut told: watch::Receiver<bool>) {
+    /// successor begins with that under the same name. From then on it only tells the bytes of what it still has open.
+    pub async fn run_until(
+        mut self,
+        fail: impl Fn() -> FailMode,
+        mut told: watch::Receiver<bool>,
+        handed_over: oneshot::Sender<()>,
+    ) {
         let ending = async move {
             // A sender that is gone says nothing.
             if told.wait_for(|told| *told).await.is_err() {
@@ -87,6 +94,9 @@ impl Client {
             }
         }
         self.hand_over().await;
+        // Nobody may be waiting any more.
+        let _ = handed_over.send(());
+        self.tell_bytes().await;
     }
 
     /// What is still under way here goes on and is not admitted anew; without an answer the lease ends by itself.
@@ -98,6 +108,22 @@ impl Client {
         }
         // Whatever it was told: it is the successor's.
         self.ledger.set_share(Share::NONE);
+    }
+
+    async fn tell_bytes(self) {
+        let gateway = format!("{DRAINING}{}-{}", self.gateway, std::process::id());
+        loop {
+            tokio::time::sleep(RENEWAL).await;
+            let renewal = Renewal {
+                gateway: gateway.clone(),
+                holds: Share::NONE,
+                used: self.ledger.snapshot().bytes_beyond(&self.told),
+                fresh: false,
+            };
+            if let Err(error) = renew(&self.socket, &renewal, DEADLINE).await {
+                tracing::warn!("telling what a drained connection used: {error}");
+            }
+        }
     }
 
     /// Asks once.

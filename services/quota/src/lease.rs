@@ -10,6 +10,8 @@ use crate::{Share, Snapshot};
 
 /// A lease holds as long, in milliseconds; renewed at least four times in between.
 pub const LEASE_MS: u64 = 2_000;
+/// Names that begin so are of gateways that only end what they have open: their bytes count, and no part is theirs.
+pub const DRAINING: &str = "draining.";
 /// More gateways than anybody has.
 pub const MOST_GATEWAYS: usize = 256;
 
@@ -34,6 +36,10 @@ struct Gateway {
 )]
 pub struct TooMany {
     pub gateway: String,
+}
+
+fn takes_part(name: &str) -> bool {
+    !name.starts_with(DRAINING)
 }
 
 /// What a gateway is told.
@@ -100,16 +106,22 @@ impl Leases {
     /// A part is only ever given to one who holds none, so that an answer that is lost does no harm: whoever is to have
     /// another part says first that it has given up the old one.
     fn told(&self, name: &str, holds: Share, now_ms: u64) -> Share {
-        let others = || self.gateways.iter().filter(|(known, _)| *known != name);
+        if !takes_part(name) {
+            return Share::NONE;
+        }
+        let sharing = || self.gateways.iter().filter(|(known, _)| takes_part(known));
+        let others = || sharing().filter(|(known, _)| *known != name);
         let wanted = Share {
             index: others().filter(|(known, _)| known.as_str() < name).count() as u32,
-            count: self.gateways.len() as u32,
+            count: sharing().count() as u32,
         };
         if holds == wanted {
             return wanted;
         }
         // Somebody known from before this service began may still hold a part.
-        let silent = |known: &String| known != name && !self.gateways.contains_key(known);
+        let silent = |known: &String| {
+            known != name && takes_part(known) && !self.gateways.contains_key(known)
+        };
         if now_ms < LEASE_MS && self.used.keys().any(silent) {
             return Share::NONE;
         }

@@ -163,6 +163,25 @@ impl Snapshot {
         }
     }
 
+    /// The bytes alone that were counted after `before`.
+    #[must_use]
+    pub(crate) fn bytes_beyond(&self, before: &Self) -> Self {
+        let known: BTreeMap<(&str, &str), &Count> = before.by_id().collect();
+        let counts = self.by_id().map(|(id, count)| {
+            let old = known.get(&id).filter(|old| old.period == count.period);
+            Count {
+                second: Window::default(),
+                minute: Window::default(),
+                bytes: old.map_or(count.bytes, |old| count.bytes.beyond(old.bytes)),
+                ..count.clone()
+            }
+        });
+        Self {
+            format: FORMAT,
+            counts: counts.collect(),
+        }
+    }
+
     /// Puts newer counts in place of those that are here.
     pub fn merge(&mut self, newer: &Self) {
         if newer.counts.is_empty() {

@@ -68,6 +68,19 @@ impl Window {
         }
     }
 
+    /// What was counted after an earlier state.
+    pub(crate) fn beyond(self, before: Self) -> Self {
+        let counted = if self.number == before.number {
+            before.count
+        } else {
+            0
+        };
+        Self {
+            number: self.number,
+            count: self.count.saturating_sub(counted),
+        }
+    }
+
     /// The sum of two counts of the later window of both.
     pub(crate) fn plus(self, other: Self) -> Self {
         match self.number.cmp(&other.number) {

@@ -226,3 +226,46 @@ async fn nonsense_is_answered_and_harms_nobody() {
     let gateway = Gateway::start("a", &daemon.socket, FailMode::Closed);
     gateway.has(0, 1).await;
 }
+
+#[tokio::test]
+async fn a_successor_has_the_whole_limit_and_what_drains_still_counts() {
+    let directory = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(directory.path()).await;
+    let ledger = Arc::new(Ledger::new(&quotas()));
+    let client = Client::new("a".to_owned(), daemon.socket.clone(), Arc::clone(&ledger));
+    let (tell, told) = tokio::sync::watch::channel(false);
+    let (handing_over, handed_over) = tokio::sync::oneshot::channel();
+    let old = tokio::spawn(client.run_until(|| FailMode::Closed, told, handing_over));
+    eventually("the first has the whole", || ledger.share() == Share::WHOLE).await;
+    let Outcome::Admit(open) = ledger.reserve(&WHO, NOW) else {
+        panic!("refused at first")
+    };
+    assert_eq!(ledger.settle(&open, 300, NOW), Spent::Within);
+    tell.send_replace(true);
+    handed_over.await.unwrap();
+    assert!(matches!(
+        ledger.reserve(&WHO, NOW),
+        Outcome::Refuse {
+            limit: UNAVAILABLE,
+            ..
+        }
+    ));
+    let new = Gateway::start("a", &daemon.socket, FailMode::Closed);
+    new.has(0, 1).await;
+    // Three of four are left of the minute, and what still flows through the old one is of the same thousand.
+    assert!(new.admits() && new.admits() && new.admits() && !new.admits());
+    assert_eq!(ledger.settle(&open, 500, NOW), Spent::Within);
+    let later = NOW + 60_000_000_000;
+    let Outcome::Admit(connection) = new.ledger.reserve(&WHO, later) else {
+        panic!("refused in a new minute")
+    };
+    let mut used = 0;
+    eventually("the bytes of both are counted together", || {
+        used += 1;
+        new.ledger.settle(&connection, 1, later) != Spent::Within
+    })
+    .await;
+    assert!((1..=200).contains(&used), "{used}");
+    new.has(0, 1).await;
+    old.abort();
+}

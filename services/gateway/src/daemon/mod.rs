@@ -18,7 +18,7 @@ use clawgress_link::error::ProbeError;
 use clawgress_quota::Ledger;
 use clawgress_quota::client::Client;
 use tokio::net::UnixStream;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::clock::Watch;
 use crate::config::Config;
@@ -45,7 +45,7 @@ pub enum StartError {
 pub struct Running {
     pub judge: Arc<Judge>,
     draining: watch::Sender<bool>,
-    lease: tokio::task::JoinHandle<()>,
+    handed_over: Option<oneshot::Receiver<()>>,
 }
 
 /// Where the kill switch is kept.
@@ -95,12 +95,13 @@ pub fn judge(config: &Config) -> Result<Running, StartError> {
             .snapshot()
             .map_or(FailMode::Closed, |snapshot| snapshot.policy.quotas().fail)
     };
-    let lease = tokio::spawn(lease.run_until(fail, told));
+    let (handing_over, handed_over) = oneshot::channel();
+    tokio::spawn(lease.run_until(fail, told, handing_over));
     tokio::spawn(keep_time(Arc::clone(&judge), config.clone()));
     Ok(Running {
         judge,
         draining,
-        lease,
+        handed_over: Some(handed_over),
     })
 }
 
@@ -108,8 +109,10 @@ impl Running {
     /// Hands its quotas over: from now on a successor has them.
     pub async fn hand_over(&mut self) {
         self.draining.send_replace(true);
-        // It ends by itself, soon; what it could not tell is lost with the service that it would have told.
-        let _ = (&mut self.lease).await;
+        // Soon; what could not be told is lost with the service that it would have been told.
+        if let Some(handed_over) = self.handed_over.take() {
+            let _ = handed_over.await;
+        }
     }
 }
 

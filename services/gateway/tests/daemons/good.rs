@@ -159,10 +159,14 @@ fn the_control_socket_tells_health_and_metrics_to_its_group_alone() {
             ] {
                 assert!(text.lines().any(|found| found == line), "{line}: {text}");
             }
-            assert!(
-                text.contains("requests_total{decision=\"deny\",reason=\"malformed\"}")
-                    || text.contains("decision=\"deny\"")
-            );
+            for decision in ["allow", "deny"] {
+                let counted = format!("clawgress_gateway_requests_total{{decision=\"{decision}\",");
+                let mut lines = text.lines().filter(|line| line.starts_with(&counted));
+                assert!(
+                    lines.any(|line| !line.ends_with(" 0")),
+                    "{decision}: {text}"
+                );
+            }
             let mode = std::fs::metadata(stack.path("run/control.sock"))
                 .unwrap()
                 .permissions()
@@ -178,6 +182,35 @@ fn the_control_socket_tells_health_and_metrics_to_its_group_alone() {
                     .ask("run/control.sock", &json!({"ask": "health"}))
                     .is_some_and(|health| health["healthy"] == false)
             });
+        },
+    );
+}
+
+#[test]
+fn an_address_that_the_box_gets_later_is_not_dialled_any_more() {
+    Stack::run(
+        |_| {},
+        |stack| {
+            let key = stack.key("agent-1");
+            let mut open = tunnel(&key);
+            // The server's: as if DHCP had given it to the box.
+            let status = std::process::Command::new("ip")
+                .args(["addr", "add", "203.0.113.10/32", "dev", "lo"])
+                .status();
+            assert!(status.unwrap().success());
+            let began = Instant::now();
+            let mut byte = [0];
+            assert!(!matches!(open.read(&mut byte), Ok(1..)));
+            // Looked at each second.
+            assert!(
+                began.elapsed() < Duration::from_secs(3),
+                "{:?}",
+                began.elapsed()
+            );
+            let (status, answer) = asked(&key, "own");
+            assert_eq!(status, 403, "{answer}");
+            assert!(answer.contains("private-address"), "{answer}");
+            assert_eq!(stack.control(&json!({"ask": "health"}))["healthy"], true);
         },
     );
 }

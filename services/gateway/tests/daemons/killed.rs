@@ -7,6 +7,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use clawgress_audit::event::Event;
+use clawgress_config::policy::Policy;
+
+use crate::origin::hello;
 use crate::stack::{GATEWAY, HOST, Stack};
 
 /// In the gate; `CLAWGRESS_KILL_REQUESTS=200000` is what the full run asks for.
@@ -20,7 +24,11 @@ fn every_request_has_exactly_one_event_whoever_is_killed() {
     let wanted = std::env::var("CLAWGRESS_KILL_REQUESTS");
     let wanted = wanted.map_or(REQUESTS, |text| text.parse().expect("a number"));
     Stack::run(
-        |revision| revision.access.gateway.drain_seconds = 1,
+        |revision| {
+            let policy = serde_json::json!({"version": 1, "allow": {"domains": ["*.lab.test"]}});
+            revision.policy = Policy::from_json(policy.to_string().as_bytes()).unwrap();
+            revision.access.gateway.drain_seconds = 1;
+        },
         |stack| {
             let key = stack.key("agent-1");
             let answered = Answered::default();
@@ -57,13 +65,8 @@ fn every_request_has_exactly_one_event_whoever_is_killed() {
             let events = stack.events();
             let mut found: HashMap<String, u32> = HashMap::new();
             for event in &events {
-                let path = event.begun.path.as_deref().unwrap_or_default();
-                let host = event.begun.destination_host.as_deref().unwrap_or_default();
-                let name = path
-                    .strip_prefix("/asked-")
-                    .or(host.strip_suffix(".denied.test"));
-                if let Some(name) = name {
-                    *found.entry(name.to_owned()).or_default() += 1;
+                if let Some(name) = number_of(event) {
+                    *found.entry(name).or_default() += 1;
                 }
             }
             let answered = answered.into_inner().unwrap();
@@ -92,21 +95,24 @@ fn every_request_has_exactly_one_event_whoever_is_killed() {
     );
 }
 
-/// Plain requests, tunnels and denials in turn; None: no answer came.
+/// Plain requests, tunnels, denials and requests without an identity in turn; None: no answer came.
 fn ask(key: &str, n: usize) -> Option<(String, u16)> {
-    let name = format!("{n}");
-    let (line, host) = match n % 4 {
-        0 | 1 => (
+    let (line, host) = match n % 8 {
+        0..3 => (
             format!("GET http://{HOST}/asked-{n} HTTP/1.1"),
             HOST.to_owned(),
         ),
-        2 => (
+        3 => (
             format!("GET http://{n}.denied.test/ HTTP/1.1"),
             format!("{n}.denied.test"),
         ),
-        _ => (
+        4 => (
             format!("CONNECT {n}.denied.test:443 HTTP/1.1"),
             format!("{n}.denied.test:443"),
+        ),
+        _ => (
+            format!("CONNECT {n}.lab.test:443 HTTP/1.1"),
+            format!("{n}.lab.test:443"),
         ),
     };
     let key = if n.is_multiple_of(5) { "wrong" } else { key };
@@ -117,9 +123,35 @@ fn ask(key: &str, n: usize) -> Option<(String, u16)> {
     );
     agent.write_all(request.as_bytes()).ok()?;
     let mut answer = Vec::new();
+    let mut byte = [0];
     // A reset in the middle is no whole answer, and its status counts all the same.
+    while !answer.ends_with(b"\r\n") && agent.read_exact(&mut byte).is_ok() {
+        answer.push(byte[0]);
+    }
+    let status = String::from_utf8_lossy(&answer)
+        .split(' ')
+        .nth(1)?
+        .parse()
+        .ok()?;
+    if line.starts_with("CONNECT") && status == 200 {
+        let name = host.trim_end_matches(":443");
+        let _ = agent.write_all(&hello(name));
+        let _ = agent.shutdown(std::net::Shutdown::Write);
+    }
     let _ = agent.read_to_end(&mut answer);
-    let text = String::from_utf8_lossy(&answer);
-    let status = text.split(' ').nth(1)?.parse().ok()?;
-    Some((name, status))
+    Some((n.to_string(), status))
+}
+
+/// The number that a request was sent with.
+fn number_of(event: &Event) -> Option<String> {
+    let path = event.begun.path.as_deref().unwrap_or_default();
+    let host = event.begun.destination_host.as_deref().unwrap_or_default();
+    let number = path
+        .strip_prefix("/asked-")
+        .or(host.strip_suffix(".denied.test"))
+        .or(host.strip_suffix(".lab.test"))?;
+    number
+        .parse::<usize>()
+        .ok()
+        .map(|number| number.to_string())
 }

@@ -17,6 +17,18 @@ fn early_in_a_minute() {
     }
 }
 
+/// Requests of the agent in the minute that was counted last.
+fn kept(stack: &Stack) -> u64 {
+    let text = std::fs::read_to_string(stack.path("used.json")).unwrap_or_default();
+    let Ok(used) = serde_json::from_str::<serde_json::Value>(&text) else {
+        return 0;
+    };
+    let counts = &used["gateways"]["gateway"]["counts"];
+    let of_agent = counts.as_array().into_iter().flatten();
+    let minutes = of_agent.filter_map(|count| count["minute"]["count"].as_u64());
+    minutes.max().unwrap_or(0)
+}
+
 #[test]
 fn what_was_used_outlives_the_gateway_and_the_quota_service() {
     Stack::run(
@@ -40,8 +52,9 @@ fn what_was_used_outlives_the_gateway_and_the_quota_service() {
                 for _ in 0..8 {
                     admitted += u32::from(asked(&key, "used").0 == 200);
                 }
-                // Told to the service, and on its disk.
-                std::thread::sleep(Duration::from_millis(700));
+                stack.waits_for("it is told to the service, and on its disk", |stack| {
+                    kept(stack) >= u64::from(admitted)
+                });
                 match round {
                     0 => stack.kill("gateway"),
                     1 => {

@@ -285,7 +285,8 @@ impl Stack {
             });
             (reply["events_waiting"] == 0 && left.count() <= 1).then_some(())
         });
-        self.kill("audit");
+        // The last of them are signed before it ends.
+        self.stop("audit");
         let place = self.path("audit");
         let key = SigningKey::open(&place.join("signing.key")).unwrap();
         let settings = store::Settings::default();
