@@ -195,6 +195,12 @@ fn what_is_wrong_together() {
         "192.0.2.1/32 is a source of h, too",
     );
     complains(
+        &format!(
+            "{AGENT}agent a source 192.0.2.1/32\nagent a source 198.51.100.1/32\npolicy host h source 192.0.2.0/24"
+        ),
+        "198.51.100.1/32 lies in no host, and 192.0.2.1/32 in host h",
+    );
+    complains(
         "gateway port 3128\ngateway tls-port 3128",
         "write two different ports",
     );

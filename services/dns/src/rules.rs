@@ -20,8 +20,6 @@ use crate::trail::By;
 pub const FRONT: &str = "sni";
 /// The front's number; those of principals begin at 1.
 const FRONT_ID: u16 = 0;
-/// Where names are judged on the wire.
-const WIRE_PORTS: [u16; 2] = [443, 80];
 
 pub struct Rules {
     pub revision: u64,
@@ -228,9 +226,8 @@ impl Rules {
     pub fn on_wire(&self, name: &str, moment: Moment) -> impl Iterator<Item = (&Principal, &str)> {
         let principals = self.index.principals().iter();
         principals.filter_map(move |principal| {
-            let mut ports = WIRE_PORTS.into_iter();
-            let on = |port| self.index.reach_on_wire(principal, name, port, moment).ok();
-            Some((principal, ports.find_map(on)?))
+            let pattern = self.index.pattern_on_wire(principal, name, moment)?;
+            Some((principal, pattern))
         })
     }
 

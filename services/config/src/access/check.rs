@@ -91,6 +91,7 @@ impl Check {
                     );
                 }
             }
+            self.scattered(id, agent, policy);
             if agent.bound && agent.sources.is_empty() && !self.doubt {
                 self.error(
                     &["agent", id, "source-bound"],
@@ -98,6 +99,41 @@ impl Check {
                     "add a source, or remove source-bound",
                 );
             }
+        }
+    }
+
+    /// The lists of the host around an agent's address bind the agent: all of its addresses must lie in the same one.
+    fn scattered(&mut self, id: &str, agent: &Agent, policy: &Policy) {
+        if policy.hosts.contains_key(id) {
+            return;
+        }
+        let around = |source: &Cidr| {
+            let sources = policy.hosts.iter().flat_map(|(name, host)| {
+                let all = host.sources.iter();
+                all.map(move |outer| (outer, name.as_str()))
+            });
+            sources
+                .filter(|(outer, _)| outer.length <= source.length && outer.overlaps(source))
+                .max_by_key(|(outer, _)| outer.length)
+                .map(|(_, name)| name)
+        };
+        let mut sources = agent.sources.iter().map(|source| (source, around(source)));
+        let Some((first, place)) = sources.next() else {
+            return;
+        };
+        if let Some((second, other)) = sources.find(|(_, other)| *other != place) {
+            let told = |host: Option<&str>| {
+                host.map_or("no host".to_owned(), |name| format!("host {name}"))
+            };
+            self.error(
+                &["agent", id, "source", &second.to_string()],
+                format!(
+                    "{second} lies in {}, and {first} in {}: nothing says whose lists bind the agent",
+                    told(other),
+                    told(place)
+                ),
+                "keep its sources in one place, or make two agents of it",
+            );
         }
     }
 

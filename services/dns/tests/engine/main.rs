@@ -4,5 +4,6 @@ mod failing;
 mod front;
 mod policy;
 mod rules;
+mod scene;
 mod trail;
 mod world;

@@ -13,8 +13,6 @@ use std::time::{Duration, Instant};
 
 use clawgress_audit::event::Event;
 use clawgress_audit::queue::Reader;
-use clawgress_config::Cidr;
-use clawgress_config::policy::Policy;
 use clawgress_dns::enforcer::{self, Link};
 use clawgress_dns::engine::{Asker, Begun, Engine, Limits};
 use clawgress_dns::events::Events;
@@ -23,7 +21,7 @@ use clawgress_dns::trail::Trail;
 use clawgress_dns::upstream::Upstream;
 use clawgress_dns::{budget, flights};
 use clawgress_link::pins::{Count, FromEnforcer, FromResolver, LONGEST_MESSAGE, Pin};
-use clawgress_policy::{Card, Logging, Network, Revision};
+use clawgress_policy::Revision;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
@@ -31,8 +29,9 @@ use nix::sys::socket::{
     AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, bind, listen, recv, send,
     socket,
 };
-use serde_json::json;
 use tokio::net::UdpSocket;
+
+pub(crate) use crate::scene::{policy, revision};
 
 pub(crate) const LIMITS: Limits = Limits {
     flights: flights::Limits {
@@ -48,70 +47,6 @@ pub(crate) const LIMITS: Limits = Limits {
     cached_answers: 1000,
     remembered_pins: 1000,
 };
-
-/// agent-1 is 10.66.0.1 and agent-2 10.66.0.2; the rest of 10.66.0.0/24 and 127.0.0.0/16 is the LAN.
-pub(crate) fn policy() -> serde_json::Value {
-    json!({
-        "version": 1,
-        "allow": {"domains": ["everybody.example"]},
-        "labels": {"denied.example": "no-such-luck", "api.example": "llm"},
-        "hosts": {
-            "agent-1": {
-                "sources": ["10.66.0.1/32"],
-                "allow": {
-                    "domains": ["api.example", "capped.example", "*.wild.example", "late.example"],
-                    "ips": ["10.9.0.0/16"],
-                },
-                "exfil": {"domains": {"capped.example": {"bytes": 1, "period": "hour"}}},
-            },
-            "agent-2": {
-                "sources": ["10.66.0.2/32"],
-                "allow": {"domains": ["two.example"]},
-                "proxy": {"mode": "sni-allowlist"},
-            },
-        },
-    })
-}
-
-pub(crate) fn revision(number: u64, policy: &serde_json::Value) -> Revision {
-    Revision {
-        number,
-        created: 1,
-        enabled: true,
-        policy: Policy::from_json(policy.to_string().as_bytes()).unwrap(),
-        network: Network {
-            lan: vec![Card {
-                name: "eth1".to_owned(),
-                addresses: vec![
-                    Cidr {
-                        address: IpAddr::from([127, 0, 0, 200]),
-                        length: 16,
-                    },
-                    Cidr {
-                        address: IpAddr::from([10, 66, 0, 200]),
-                        length: 24,
-                    },
-                ],
-            }],
-            wan: vec![Card {
-                name: "eth0".to_owned(),
-                addresses: vec![Cidr {
-                    address: IpAddr::from([203, 0, 113, 77]),
-                    length: 24,
-                }],
-            }],
-            ..Network::default()
-        },
-        time_zone: "UTC".to_owned(),
-        trust_hardware_clock: false,
-        logging: Logging {
-            facility: "local0".to_owned(),
-            deny_log: true,
-        },
-        name_servers: Vec::new(),
-        access: clawgress_config::access::Access::default(),
-    }
-}
 
 /// How the enforcer takes a pin.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -21,6 +21,7 @@ use clawgress_config::{
 pub use build::IndexError;
 pub use principal::{CompiledScope, Identity, Principal, PrincipalId, PrincipalKind, Ruled};
 
+use crate::rules::wire_ports;
 use crate::{Decision, Host, Moment, Ports, Reach, Reason, Rules, Window, Zone};
 use names::{Entry, Names};
 use rows::{Rows, Rule};
@@ -160,6 +161,10 @@ impl Index {
         resolved: &[IpAddr],
         moment: Moment,
     ) -> Option<Reach<'_>> {
+        // Most have no rules, and are asked for with every question.
+        if who.is_unruled() {
+            return None;
+        }
         self.rules
             .reach(self, who, Host::Name(name), resolved, moment)
     }
@@ -184,6 +189,9 @@ impl Index {
         address: IpAddr,
         moment: Moment,
     ) -> Option<Reach<'_>> {
+        if who.is_unruled() {
+            return None;
+        }
         self.rules
             .reach(self, who, Host::Address(address), &[], moment)
     }
@@ -211,6 +219,23 @@ impl Index {
             None => match self.judge_wire_name(who, name, moment) {
                 NameVerdict::Allow { pattern, .. } => Ok(pattern),
                 NameVerdict::Deny { reason, .. } => Err(reason),
+            },
+        }
+    }
+
+    /// By which pattern a canonical name may pass on the wire, at any of its ports.
+    pub fn pattern_on_wire(&self, who: &Principal, name: &str, moment: Moment) -> Option<&str> {
+        if !who.scope.judges_names_on_the_wire {
+            return None;
+        }
+        match self.reach_name(who, name, &[], moment) {
+            Some(reach) => {
+                let ports = reach.tcp.and(&wire_ports(who));
+                (!ports.is_empty()).then_some(reach.pattern)
+            }
+            None => match self.judge_wire_name(who, name, moment) {
+                NameVerdict::Allow { pattern, .. } => Some(pattern),
+                NameVerdict::Deny { .. } => None,
             },
         }
     }

@@ -77,6 +77,11 @@ impl Principal {
         self.agent.as_ref().is_some_and(|agent| agent.disabled)
     }
 
+    /// Nothing but the lists speaks of it.
+    pub(super) fn is_unruled(&self) -> bool {
+        self.ruled.is_none() && !self.is_disabled()
+    }
+
     /// Whether whoever reads names on the wire judges what this one sends to a TCP port: some name may pass there.
     pub fn is_on_wire(&self, port: u16) -> bool {
         let by_rules = self
