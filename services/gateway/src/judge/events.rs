@@ -84,7 +84,6 @@ pub(super) fn begun<'e>(
             .and_then(|decision| decision.label)
             .map(Cow::Borrowed),
         alert: decision.is_some_and(|decision| decision.alert),
-        fold: false,
     }
 }
 

@@ -43,7 +43,7 @@ impl Build<'_> {
                      the allowed networks by its bare address is not counted"
                 ));
             }
-            let limited = host.scope.egress_kbps.is_some() || !host.exfil.is_empty();
+            let limited = host.scope.limits.egress_kbps.is_some() || !host.exfil.is_empty();
             if limited && self.revision.access.gateway.enabled {
                 warnings.push(format!(
                     "host {name}: what its rate or its caps hold for is denied at the gateway, which can't count for a \

@@ -346,7 +346,6 @@ mod tests {
             enforce_would_deny: text(),
             label: text(),
             alert: true,
-            fold: true,
         };
         let outcome = Outcome {
             decision: Decision::Deny,
