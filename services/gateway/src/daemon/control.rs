@@ -122,7 +122,10 @@ impl Control {
         // Who may speak here is in the directory's group; whom we hear is decided by the user, at each question.
         if let Some(directory) = path.parent() {
             let group = fs::metadata(directory).map_err(failed)?.gid();
-            std::os::unix::fs::chown(path, None, Some(group)).map_err(failed)?;
+            // A directory with the set-group-id bit has done it, and the unit's sandbox lets nobody change an owner.
+            if fs::metadata(path).map_err(failed)?.gid() != group {
+                std::os::unix::fs::chown(path, None, Some(group)).map_err(failed)?;
+            }
         }
         fs::set_permissions(path, fs::Permissions::from_mode(0o660)).map_err(failed)?;
         let control = Arc::clone(self);

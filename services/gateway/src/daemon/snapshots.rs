@@ -32,8 +32,12 @@ struct Seen {
     length: u64,
 }
 
-/// None, and told: there is no revision that could be read.
+/// None: there is none, or, which is told, none that could be read.
 pub fn read(path: &Path) -> Option<Revision> {
+    // A box on which nothing was ever committed.
+    if !path.exists() {
+        return None;
+    }
     Revision::read(path)
         .inspect_err(|error| tracing::error!("{error}; what is in force stays so"))
         .ok()
