@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::files::{Queueing, Spare};
 use super::folds::Folds;
@@ -41,6 +42,8 @@ pub(super) struct Inner {
     /// Oldest first; the last one is written to. Never empty once open.
     pub(super) files: VecDeque<Queueing>,
     pub(super) spares: VecDeque<Spare>,
+    /// Of the newest file or spare, and when that was made.
+    pub(super) newest: Option<(u64, Instant)>,
     pub(super) next_file: u64,
     pub(super) next_sequence: u64,
     pub(super) next_ticket: u64,

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::append::{Content, Inner};
 use super::record::{FILE_HEADER, FileHeader, HEADER, Kind, LONGEST_RECORD, file_name};
@@ -53,12 +54,27 @@ impl Spare {
     }
 }
 
+/// A queue that is hardly used takes no more than two of these; on a box without a disk that is memory.
+const SMALL: u64 = 512 * 1024;
+/// Whoever needs another file within this needs larger ones.
+const BUSY: Duration = Duration::from_secs(5);
+
 impl Inner {
+    fn next_size(&mut self, most: u64) -> u64 {
+        let now = Instant::now();
+        let size = match self.newest {
+            Some((size, at)) if now.duration_since(at) < BUSY => size.saturating_mul(2).min(most),
+            _ => SMALL.min(most),
+        };
+        self.newest = Some((size, now));
+        size
+    }
+
     pub(super) fn make_spare(&mut self, shared: &Shared) -> Result<Spare, DiskError> {
         let number = self.next_file;
         let name = file_name(number);
         let error = |doing| DiskError::of(doing, shared.disk.place().join(&name));
-        let size = shared.settings.file_bytes();
+        let size = self.next_size(shared.settings.file_bytes());
         let sheet = shared
             .disk
             .create(&name, size)

@@ -39,6 +39,7 @@ impl Shared {
             queue: found.queue.unwrap_or(queue),
             files: found.files,
             spares: VecDeque::new(),
+            newest: None,
             next_file: found.next_file.max(1),
             next_sequence,
             next_ticket: found.next_ticket.max(1),

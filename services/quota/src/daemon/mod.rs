@@ -116,17 +116,17 @@ impl Service {
 
     async fn converse(&self, mut stream: UnixStream) -> anyhow::Result<()> {
         let user = stream.peer_cred().context("asking who calls")?.uid();
-        let reply = if user == 0 || self.config.gateway_uids.contains(&user) {
-            match read(&mut stream).await {
-                Ok(renewal) => self.renew(renewal),
-                Err(error) => Reply::Error {
-                    error: format!("{error:#}"),
-                },
-            }
-        } else {
-            Reply::Error {
+        // Read in any case: who is turned away before he has spoken hears a broken pipe and no reason.
+        let asked = read(&mut stream).await;
+        let known = user == 0 || self.config.gateway_uids.contains(&user);
+        let reply = match asked {
+            _ if !known => Reply::Error {
                 error: format!("user {user} is no gateway; gateway_uids names who is"),
-            }
+            },
+            Ok(renewal) => self.renew(renewal),
+            Err(error) => Reply::Error {
+                error: format!("{error:#}"),
+            },
         };
         let mut line = serde_json::to_vec(&reply)?;
         line.push(b'\n');
