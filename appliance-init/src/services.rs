@@ -73,6 +73,6 @@ async fn hold(
 }
 
 /// Its text holds the cause already.
-fn told(error: clawgress_link::ProbeError) -> anyhow::Error {
+fn told(error: impl std::fmt::Display) -> anyhow::Error {
     anyhow!("{error}")
 }

@@ -23,6 +23,7 @@ mod ruleset;
 mod services;
 mod shaping;
 mod statement;
+mod transaction;
 
 use std::{collections::BTreeMap, sync::Arc};
 

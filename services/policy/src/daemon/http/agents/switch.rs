@@ -25,7 +25,7 @@ pub(super) async fn block(State(api): State<Arc<Api>>, call: Call) -> Result<Res
     let working = Arc::clone(&api);
     let work = async move {
         let blocked = working.switch.block(whom.as_deref()).await;
-        let mut blocked = blocked.map_err(not_everywhere)?;
+        let mut blocked = blocked.map_err(|error| not_everywhere(&error))?;
         blocked
             .warnings
             .extend(strangers(&working, whom.as_deref()).await);
@@ -43,7 +43,7 @@ pub(super) async fn unblock(State(api): State<Arc<Api>>, call: Call) -> Result<R
     let working = Arc::clone(&api);
     let work = async move {
         let blocked = working.switch.unblock(whom.as_deref()).await;
-        let mut blocked = blocked.map_err(not_everywhere)?;
+        let mut blocked = blocked.map_err(|error| not_everywhere(&error))?;
         blocked.warnings = strangers(&working, whom.as_deref()).await;
         if whom.is_some() && blocked.all {
             blocked.warnings.push(
@@ -70,7 +70,7 @@ pub(super) async fn unblock(State(api): State<Arc<Api>>, call: Call) -> Result<R
 }
 
 /// Who blocks somebody has to know where that does not hold yet.
-fn not_everywhere(error: SwitchError) -> Refusal {
+fn not_everywhere(error: &SwitchError) -> Refusal {
     Refusal::new(
         StatusCode::SERVICE_UNAVAILABLE,
         "not everywhere",
