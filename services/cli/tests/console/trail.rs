@@ -143,7 +143,7 @@ fn a_long_export_has_every_event_once_and_in_order() {
             let (status, text) = asked.await.unwrap();
             let text = String::from_utf8(text).unwrap();
             assert!(
-                status == 503 && text.contains("NOTHING IS BLOCKED"),
+                status == 503 && text.contains("NOT IN FORCE through the gateway"),
                 "{text}"
             );
         }

@@ -3,7 +3,6 @@
 pub mod control;
 pub mod doors;
 pub mod kept;
-mod lanes;
 pub mod listeners;
 pub mod parent;
 pub mod snapshots;
@@ -81,11 +80,6 @@ pub fn judge(config: &Config) -> Result<Running, StartError> {
         clawgress_audit::ship::keep_shipping(|| UnixStream::connect(socket.clone()), reader, NAME)
             .await;
     });
-    tokio::spawn(lanes::ship_left(
-        config.state.join("queue"),
-        settings,
-        config.ship_socket.clone(),
-    ));
     let (draining, told) = watch::channel(false);
     // A name that outlives restarts: what was used under it is remembered, and no part of a dead process lingers.
     let lease = Client::new(NAME.to_owned(), config.quota_socket.clone(), ledger);

@@ -199,6 +199,18 @@ mod tests {
         assert!(folded.0.lock().unwrap().is_empty());
     }
 
+    fn eventually(queue: &Queue, wanted: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+        let since = std::time::Instant::now();
+        loop {
+            let events = events(queue);
+            if wanted(&events) {
+                return events;
+            }
+            assert!(since.elapsed().as_secs() < 20, "{events:?}");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    }
+
     #[test]
     fn no_number_of_sources_takes_more_than_its_room() {
         let directory = tempfile::tempdir().unwrap();
@@ -210,9 +222,11 @@ mod tests {
         }
         assert_eq!(folded.0.lock().unwrap().len(), MOST + 1);
         folded.tell(&queue, None);
-        let events = events(&queue);
-        assert_eq!(events.iter().map(stands_for).sum::<u64>(), 3 * MOST as u64);
-        assert_eq!(events.len(), MOST + 2);
+        // The queue folds floods of strangers once more, and ends that a moment later.
+        let events = eventually(&queue, |events| {
+            events.iter().map(stands_for).sum::<u64>() == 3 * MOST as u64
+        });
+        assert!(events.len() <= MOST + 2, "{}", events.len());
     }
 
     #[test]
@@ -248,7 +262,11 @@ mod tests {
             assert!(since.elapsed().as_secs() < 10, "no room is made");
             folded.tell(&queue, None);
         }
-        let last = events(&queue).pop().unwrap();
-        assert_eq!(stands_for(&last), 5, "{last}");
+        eventually(&queue, |events| {
+            let own = events
+                .iter()
+                .filter(|event| event["client_address"] == "192.0.2.1");
+            own.map(stands_for).sum::<u64>() == 5
+        });
     }
 }

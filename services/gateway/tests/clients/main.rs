@@ -3,6 +3,8 @@
 //! Whoever can't be had fails its test and says what to install. What comes from a registry is fetched with this machine's
 //! own configuration into a temporary directory, before the test has a network of its own.
 
+#![cfg(feature = "clients")]
+
 #[allow(dead_code)] // Shared with the tests of the services, which use all of it.
 #[path = "../daemons/manager.rs"]
 mod manager;

@@ -142,7 +142,7 @@ impl Stack {
             "audit" => format!(
                 "state = \"{place}/audit\"\napi_socket = \"{place}/run/api.sock\"\napi_uids = []\n\
                  ship_socket = \"{place}/run/ship.sock\"\nenrol_socket = \"{place}/run/none\"\nsegment_bytes = 1048576\n\
-                 checkpoint_seconds = 1\nretain_days = 1000\nretain_bytes = 10000000000\nresolver = \"127.0.0.1:53\"\n\
+                 checkpoint_seconds = 1\nrevision = \"{place}/boot.json\"\nfiles = \"{place}\"\nresolver = \"127.0.0.1:53\"\n\
                  [shippers]\ngateway = {uid}\n"
             ),
             _ => format!(
