@@ -10,8 +10,8 @@ use super::{Refused, Shared, interrupted, with_content_of};
 use crate::event::{Begun, Decision, Outcome, Source, Text};
 
 /// Recorded one by one at once, and then so many a second.
-pub(super) const BURST: u32 = 100;
-const A_SECOND: u32 = 5;
+pub(super) const BURST: u32 = 2_000;
+const A_SECOND: u32 = 20;
 /// As DESIGN's grain allows.
 const LONGEST: Duration = Duration::from_secs(1);
 /// Whose share a fold is: no agent has this name.
