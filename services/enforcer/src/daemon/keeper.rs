@@ -273,9 +273,12 @@ impl Keeper {
         } else {
             format!("{} agents are held", blocked.agents.len())
         };
+        let changed = *self.shared.blocked() != blocked;
         *self.shared.blocked() = blocked;
         // Also where the disk failed: whoever asked wants nobody to go on now, and is told.
-        self.judge_again().await;
+        if changed {
+            self.judge_again().await;
+        }
         let done = stages.note("blocked", begun, kept.map(|()| ((), held)));
         stages.report(done.is_ok())
     }

@@ -94,8 +94,9 @@ impl Switch {
             enforcer,
             file,
             kept: Mutex::new(Kept {
+                // Nobody is to be told that nobody is blocked: it is lifted by the word alone.
+                told: !blocked.all && blocked.agents.is_empty(),
                 blocked,
-                told: false,
                 written: true,
             }),
         }))
