@@ -8,9 +8,7 @@ use clawgress_config::access::{Access, GatewaySettings, Quotas};
 use clawgress_identity::{CredentialKey, Directory, Snapshot as Credentials};
 use clawgress_policy::address::is_inside;
 use clawgress_policy::inside::named_inside;
-use clawgress_policy::{
-    Card, Index, IndexError, Moment, Network, Revision, Rules, RulesError, Zone,
-};
+use clawgress_policy::{Card, Index, IndexError, Moment, Network, Revision, Rules};
 
 use super::Own;
 
@@ -29,7 +27,7 @@ pub struct Compiled {
     pub network: Network,
     pub enabled: bool,
     pub(super) index: Index,
-    pub(super) rules: Rules,
+    pub(super) rules: Arc<Rules>,
     access: Access,
     trust_hardware_clock: bool,
     /// On this side of the box, and its own addresses as configured.
@@ -43,10 +41,6 @@ pub struct Compiled {
 pub enum SnapshotError {
     #[error(transparent)]
     Index(#[from] IndexError),
-    #[error(transparent)]
-    Rules(#[from] RulesError),
-    #[error(transparent)]
-    Zone(#[from] clawgress_policy::window::UnknownZone),
 }
 
 impl Snapshot {
@@ -83,7 +77,6 @@ impl Compiled {
                 .map(single),
         );
         let index = Index::of(revision)?;
-        let zone = Zone::named(&revision.time_zone)?;
         let named_inside = named_inside(&index, &revision.access);
         Ok(Self {
             revision: revision.number,
@@ -91,7 +84,7 @@ impl Compiled {
             network: revision.network.clone(),
             enabled: revision.enabled && revision.access.gateway.enabled,
             access: revision.access.clone(),
-            rules: Rules::compile(&revision.access, &zone)?,
+            rules: Arc::clone(index.rules()),
             index,
             trust_hardware_clock: revision.trust_hardware_clock,
             near,
@@ -114,11 +107,7 @@ impl Compiled {
     }
 
     pub(super) fn next_change(&self, moment: Moment) -> Option<i64> {
-        let ends = [
-            self.index.next_change(moment),
-            self.rules.next_change(moment),
-        ];
-        ends.into_iter().flatten().min()
+        self.index.next_change(moment)
     }
 
     /// Whether an address is one that the gateway must never dial: its own, or one on its near side.

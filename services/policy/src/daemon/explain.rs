@@ -7,7 +7,7 @@ use std::{net::IpAddr, net::Ipv4Addr};
 use clawgress_config::{access::Access, policy::canonical_name};
 use clawgress_link::agents;
 use clawgress_policy::{
-    Considered, Host, Index, Moment, Request, Revision, Rules, Zone, canonical_path, rules::Why,
+    Considered, Host, Index, Moment, Request, Revision, canonical_path, rules::Why,
     window::UnknownZone,
 };
 use jiff::{Timestamp, civil, tz::TimeZone};
@@ -26,8 +26,6 @@ pub(crate) enum ExplainError {
     At(String),
     #[error(transparent)]
     Index(#[from] clawgress_policy::IndexError),
-    #[error(transparent)]
-    Rules(#[from] clawgress_policy::RulesError),
     #[error(transparent)]
     Zone(#[from] UnknownZone),
 }
@@ -80,7 +78,6 @@ pub(crate) fn explain(
             notes.push(format!("{} runs in a tunnel, which the agent asks for by CONNECT: the gateway sees neither the method {} in it nor the path", shown(&question.url), wanted.to_ascii_uppercase()));
         }
     }
-    let zone = Zone::named(&revision.time_zone)?;
     let moment = match question.at.as_deref() {
         Some(text) => Moment::trusted(instant(text, &revision.time_zone)?),
         None => Moment {
@@ -89,7 +86,7 @@ pub(crate) fn explain(
         },
     };
     let index = Index::of(revision)?;
-    let rules = Rules::compile(&revision.access, &zone)?;
+    let rules = index.rules();
     let agent = &question.agent;
     // Without a rule the policy of the address that it comes from decides.
     let source = revision
