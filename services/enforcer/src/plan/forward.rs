@@ -296,15 +296,10 @@ fn classify(ruleset: &mut Ruleset, frame: &Frame<'_>) {
         return;
     }
     if frame.index.egress_kbps().is_some() {
-        ruleset.rule([
-            leaves_by(&frame.wan),
-            mark_has(mark::GENERATION),
-            set_class(super::layout::class::OTHERS),
-        ]);
         // What agents send by way of the gateway is below the ceiling like all of theirs.
         ruleset.rule([
             leaves_by(&frame.wan),
-            mark_has(mark::GATEWAY),
+            mark_has(mark::GENERATION | mark::GATEWAY),
             set_class(super::layout::class::OTHERS),
         ]);
     }

@@ -222,23 +222,20 @@ fn bits(address: IpAddr) -> u128 {
 
 /// What a scope without rules opens of its networks: those about the world without what is inside.
 pub(super) fn held(scope: &CompiledScope, v6: bool) -> Vec<Word> {
-    let about_the_world: Vec<Cidr> = scope.ips.iter().copied().filter(reaches_inside).collect();
-    let mut words = Vec::new();
-    let mut spans: Vec<Span> = Vec::new();
-    if about_the_world
-        .iter()
-        .any(|cidr| cidr.address.is_ipv6() == v6)
-    {
-        for span in pieces(scope.ips.iter().copied(), false, v6) {
-            if scope.holds(span.0) {
-                push(&mut spans, span);
-            }
-        }
-        words.extend(self::words(&spans, v6));
-    } else {
-        words.extend(disjoint(&scope.ips, v6).iter().map(statement::network));
+    let mut networks = scope.ips.iter().filter(|cidr| cidr.address.is_ipv6() == v6);
+    if !networks.any(reaches_inside) {
+        return disjoint(&scope.ips, v6)
+            .iter()
+            .map(statement::network)
+            .collect();
     }
-    words
+    let mut spans = Vec::new();
+    for span in pieces(scope.ips.iter().copied(), false, v6) {
+        if scope.holds(span.0) {
+            push(&mut spans, span);
+        }
+    }
+    words(&spans, v6)
 }
 
 /// The address space of a family, cut at the ends of all networks and of what is inside; what lies in none of the
