@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
-use clawgress_link::ruleset;
+use clawgress_link::ruleset::{self, Watch};
 use tokio::time::sleep;
 
 use crate::board::Board;
@@ -21,6 +21,7 @@ const LOOK: Duration = Duration::from_secs(5);
 pub(crate) async fn watch(paths: Paths, board: Arc<Board>) {
     // Before the first seal there is nothing to lose; the boot itself keeps trying.
     let mut was_sealed = false;
+    let mut kernel = Watch::default();
     loop {
         sleep(LOOK).await;
         let committed = matches!(ruleset::generation().await, Some(generation) if generation != ruleset::SEALED);
@@ -29,7 +30,7 @@ pub(crate) async fn watch(paths: Paths, board: Arc<Board>) {
         }
         was_sealed |= board.is_ok("seal");
         if was_sealed {
-            rules(&paths, &board).await;
+            rules(&paths, &board, &mut kernel).await;
         }
     }
 }
@@ -55,9 +56,9 @@ async fn forwarding(paths: &Paths, board: &Board) {
     }
 }
 
-async fn rules(paths: &Paths, board: &Board) {
+async fn rules(paths: &Paths, board: &Board, kernel: &mut Watch) {
     let started = since_boot_ms();
-    let lost = ruleset::measure().await;
+    let lost = kernel.look().await;
     if lost.loaded {
         return;
     }

@@ -13,6 +13,7 @@ mod clock;
 mod consoles;
 mod daemons;
 mod enforcer;
+mod going;
 mod guard;
 mod login;
 mod machine;

@@ -18,6 +18,7 @@ use crate::certificate::Holder;
 use crate::clock::since_boot_ms;
 use crate::consoles::{self, Consoles};
 use crate::daemons::{Daemon, ORDER, Patience};
+use crate::going::Going;
 use crate::machine::Machine;
 use crate::network::{self, Plan};
 use crate::paths::Paths;
@@ -28,6 +29,8 @@ use crate::{bus, certificate, enforcer, guard, reload, seal, server, services};
 const WATCH: Duration = Duration::from_secs(1);
 /// Every how many looks each daemon must prove itself again.
 const PROOF_EVERY: u32 = 30;
+/// Every how many looks their restarts are counted. One that stays away for a look is missed at that look.
+const COUNT_EVERY: u32 = 5;
 /// For putting a revision into force again.
 const RESUME: Duration = Duration::from_secs(120);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -108,6 +111,7 @@ async fn boot(paths: Paths) -> std::convert::Infallible {
         looks: 0,
         volume_missed: config.volume_missed,
         services_begun: false,
+        going: Going::default(),
         paths,
         board,
         release,
@@ -146,6 +150,7 @@ struct Keeper {
     looks: u32,
     volume_missed: bool,
     services_begun: bool,
+    going: Going,
 }
 
 impl Keeper {
@@ -174,6 +179,10 @@ impl Keeper {
             sleep(if whole { WATCH } else { pause }).await;
             if whole {
                 self.watch_daemons().await;
+            }
+            if self.going.was_down() {
+                // Until systemd says stop.
+                return std::future::pending().await;
             }
             self.late_volume().await;
         }
@@ -315,16 +324,18 @@ impl Keeper {
 
     /// What is not up, or cannot prove itself any more, loses its step; `advance` then wins it back.
     async fn watch_daemons(&mut self) {
-        if let Some(bus) = &self.bus
-            && units::is_stopping(bus).await.unwrap_or(false)
-        {
+        if self.going.is_down(self.bus.as_ref()).await {
             return;
         }
         self.looks += 1;
         let prove_all = self.looks.is_multiple_of(PROOF_EVERY);
-        for daemon in ORDER {
+        let states = self.states().await;
+        if self.going.was_down() {
+            return;
+        }
+        for (at, daemon) in ORDER.into_iter().enumerate() {
             let started = since_boot_ms();
-            let must_prove = match self.unit(daemon).await {
+            let must_prove = match states.as_ref().and_then(|states| states.get(at)) {
                 Some(state) if !state.is_up() => {
                     let misses = self.misses.entry(daemon.step).or_default();
                     *misses += 1;
@@ -334,11 +345,7 @@ impl Keeper {
                     }
                     continue;
                 }
-                // Died and came back between two looks: up, but not yet known to work.
-                Some(state) => self
-                    .restarts
-                    .insert(daemon.step, state.restarts)
-                    .is_some_and(|before| before != state.restarts),
+                Some(_) => self.has_restarted(daemon).await,
                 // Without the bus the daemons themselves are all there is to ask.
                 None => true,
             };
@@ -358,8 +365,29 @@ impl Keeper {
         }
     }
 
+    /// Died and came back between two looks: up, but not yet known to work.
+    async fn has_restarted(&mut self, daemon: Daemon) -> bool {
+        if !self.looks.is_multiple_of(COUNT_EVERY) {
+            return false;
+        }
+        let Some(bus) = &self.bus else {
+            return false;
+        };
+        match units::state(bus, daemon.unit).await {
+            Ok(state) => self
+                .restarts
+                .insert(daemon.step, state.restarts)
+                .is_some_and(|before| before != state.restarts),
+            Err(_) => false,
+        }
+    }
+
     /// A daemon of enforcement is missing: the box is sealed first, and whatever else is to be done comes after.
     async fn lost(&mut self, step: &'static str, started: u64, error: anyhow::Error) {
+        // It may have begun to stop since this look at the daemons began.
+        if self.going.is_down(self.bus.as_ref()).await {
+            return;
+        }
         if let Err(error) = seal::close(&self.paths).await {
             self.board.record("seal", started, Err(error));
         }
@@ -385,14 +413,16 @@ impl Keeper {
         }
     }
 
-    /// What systemd says of the daemon; a bus that does not answer is given up and connected to anew.
-    async fn unit(&mut self, daemon: Daemon) -> Option<units::UnitState> {
+    /// What systemd says of every daemon; a bus that does not answer is given up and connected to anew.
+    async fn states(&mut self) -> Option<Vec<units::UnitState>> {
         let started = since_boot_ms();
-        match units::state(self.bus.as_ref()?, daemon.unit).await {
-            Ok(state) => Some(state),
+        match units::states(self.bus.as_ref()?, &ORDER.map(|daemon| daemon.unit)).await {
+            Ok(states) => Some(states),
             Err(error) => {
                 self.bus = None;
-                self.board.record("bus", started, Err(anyhow!("{error}")));
+                if !self.going.is_down(None).await {
+                    self.board.record("bus", started, Err(anyhow!("{error}")));
+                }
                 None
             }
         }

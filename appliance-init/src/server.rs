@@ -35,11 +35,12 @@ pub(crate) fn listen(paths: &Paths, path: &Path) -> Result<UnixListener> {
 
 /// Answers for ever.
 pub(crate) async fn serve(paths: Paths, listener: UnixListener) {
+    let mut kernel = ruleset::Watch::default();
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
                 let measured = Measured {
-                    ruleset: ruleset::measure().await,
+                    ruleset: kernel.look().await,
                     forwarding: seal::forwarding(&paths),
                 };
                 let _ = timeout(PATIENCE, answer(stream, &measured)).await;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use clawgress_enforcer::kernel::diag::{self, Ended};
 use clawgress_enforcer::kernel::sets::{Change, Exchange, Key, Verb};
 use clawgress_enforcer::kernel::{Socket, conntrack, names, nflog, objects, sets};
+use clawgress_link::netfilter::sets::changes;
 use support::{inside, nft, run};
 
 fn change(verb: Verb, set: &str, address: &str) -> Change {
@@ -45,6 +46,35 @@ set b { type ipv6_addr; }
     sets::change(&mut socket, &[change(Verb::Delete, "a", "192.0.2.1")]).unwrap();
     let left: Vec<IpAddr> = sets::addresses(&mut socket, "clawgress", "a").unwrap();
     assert_eq!(left, ["192.0.2.2".parse::<IpAddr>().unwrap()]);
+}
+
+#[test]
+fn every_change_to_a_table_is_counted_and_nothing_else() {
+    if !inside("every_change_to_a_table_is_counted_and_nothing_else") {
+        return;
+    }
+    nft("table inet clawgress { set a { type ipv4_addr; }
+chain c { }
+}");
+    let mut socket = Socket::open().unwrap();
+    let mut last = changes(&mut socket).unwrap();
+    let mut expect = |change: bool, what: &str| {
+        let now = changes(&mut Socket::open().unwrap()).unwrap();
+        assert_eq!(now != last, change, "{what}: {last} and {now}");
+        last = now;
+    };
+    expect(false, "nothing was changed");
+    run("/usr/sbin/nft", &["list", "table", "inet", "clawgress"]);
+    expect(false, "listing changes nothing");
+    sets::change(&mut socket, &[change(Verb::Add, "a", "192.0.2.1")]).unwrap();
+    expect(true, "an element more");
+    run(
+        "/usr/sbin/nft",
+        &["add", "rule", "inet", "clawgress", "c", "accept"],
+    );
+    expect(true, "a rule more");
+    run("/usr/sbin/nft", &["flush", "ruleset"]);
+    expect(true, "nothing left");
 }
 
 #[test]
@@ -170,7 +200,7 @@ chain c { ct mark & 0xffffff == @generation accept; ct mark set meta nfproto map
     .unwrap();
     let after = listed();
     assert_eq!(
-        sets::generation(&mut socket, "clawgress", "generation").unwrap(),
+        sets::only_number(&mut socket, "clawgress", "generation").unwrap(),
         Some(2)
     );
     assert!(
@@ -198,7 +228,7 @@ fn the_generation_is_read_from_its_set() {
         return;
     }
     let mut socket = Socket::open().unwrap();
-    let mut read = || sets::generation(&mut socket, "clawgress", "generation").unwrap();
+    let mut read = || sets::only_number(&mut socket, "clawgress", "generation").unwrap();
     assert_eq!(read(), None, "no table");
     nft("table inet clawgress { set generation { type mark; flags constant; elements = { 0x01020304 }
 }

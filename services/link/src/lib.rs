@@ -18,6 +18,7 @@ pub mod health;
 pub mod hex;
 pub mod line;
 pub mod mtls;
+pub mod netfilter;
 pub mod pins;
 pub mod reload;
 pub mod resolver;

@@ -3,19 +3,20 @@
 //! `active` is what systemd believes of a process; it is never taken for readiness (see the other probes). Nothing
 //! here stops, masks or enables a unit.
 
-use std::{collections::HashMap, future::poll_fn, pin::Pin, time::Duration};
+use std::{future::poll_fn, pin::Pin, process::Stdio, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use zbus::{
-    Connection, OwnedObjectPath, OwnedVariant, Proxy, export::futures_core::Stream,
-    proxy::SignalStream,
+    Connection, OwnedObjectPath, OwnedVariant, Proxy,
+    export::futures_core::Stream,
+    proxy::{CacheProperties, SignalStream},
 };
 
 use crate::error::{ProbeError, within};
 
+const SYSTEMCTL: &str = "/usr/bin/systemctl";
 const SYSTEMD: &str = "org.freedesktop.systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
-const UNIT: &str = "org.freedesktop.systemd1.Unit";
 const SERVICE: &str = "org.freedesktop.systemd1.Service";
 /// A job of systemd may take its time; a question must not.
 const QUESTION: Duration = Duration::from_secs(5);
@@ -54,47 +55,78 @@ impl std::fmt::Display for UnitState {
     }
 }
 
+/// As systemd lists a unit: name, description, load, active and sub state, whom it follows, path, and its job, if any.
+type Listed = (
+    String,
+    String,
+    String,
+    String,
+    String,
+    String,
+    OwnedObjectPath,
+    u32,
+    String,
+    OwnedObjectPath,
+);
+
+async fn listed(bus: &Connection, units: &[&str], doing: &str) -> Result<Vec<Listed>, ProbeError> {
+    let manager = manager(bus).await.map_err(ProbeError::bus(doing))?;
+    let all: Vec<Listed> = manager
+        .call("ListUnitsByNames", &(units,))
+        .await
+        .map_err(ProbeError::bus(doing))?;
+    units
+        .iter()
+        .map(|wanted| {
+            all.iter()
+                .find(|listed| listed.0 == *wanted)
+                .cloned()
+                .ok_or_else(|| ProbeError::answer(doing, format!("nothing about {wanted}")))
+        })
+        .collect()
+}
+
+fn without_restarts(listed: Listed) -> UnitState {
+    let (_, _, load, active, sub, ..) = listed;
+    UnitState {
+        load,
+        active,
+        sub,
+        restarts: 0,
+    }
+}
+
+/// Asks for the states of many units at once, in the order of the names; restarts are not counted.
+pub async fn states(bus: &Connection, units: &[&str]) -> Result<Vec<UnitState>, ProbeError> {
+    let doing = "asking systemd for the states of units".to_owned();
+    within(QUESTION, &doing, async {
+        let all = listed(bus, units, &doing).await?;
+        Ok(all.into_iter().map(without_restarts).collect())
+    })
+    .await
+}
+
 /// Asks for the state of one unit.
 pub async fn state(bus: &Connection, unit: &str) -> Result<UnitState, ProbeError> {
     let doing = format!("asking systemd for the state of {unit}");
     within(QUESTION, &doing, async {
-        let manager = manager(bus).await.map_err(ProbeError::bus(&doing))?;
-        let path: OwnedObjectPath = manager
-            .call("LoadUnit", &(unit,))
-            .await
-            .map_err(ProbeError::bus(&doing))?;
-        let properties = Proxy::new(bus, SYSTEMD, path, "org.freedesktop.DBus.Properties")
-            .await
-            .map_err(ProbeError::bus(&doing))?;
-        let mut all: HashMap<String, OwnedVariant> = properties
-            .call("GetAll", &(UNIT,))
-            .await
-            .map_err(ProbeError::bus(&doing))?;
-        let mut text = |key: &str| {
-            let value = all
-                .remove(key)
-                .ok_or_else(|| ProbeError::answer(&doing, format!("no property {key}")))?;
-            String::try_from(value)
-                .map_err(|error| ProbeError::answer(&doing, format!("property {key}: {error}")))
-        };
-        let restarts: Option<OwnedVariant> = if unit.ends_with(".service") {
-            Some(
-                properties
-                    .call("Get", &(SERVICE, "NRestarts"))
-                    .await
-                    .map_err(ProbeError::bus(&doing))?,
-            )
-        } else {
-            None
-        };
-        Ok(UnitState {
-            load: text("LoadState")?,
-            active: text("ActiveState")?,
-            sub: text("SubState")?,
-            restarts: restarts
-                .and_then(|value| u32::try_from(value).ok())
-                .unwrap_or_default(),
-        })
+        let listed = listed(bus, &[unit], &doing)
+            .await?
+            .pop()
+            .ok_or_else(|| ProbeError::answer(&doing, "nothing"))?;
+        let path = listed.6.clone();
+        let mut state = without_restarts(listed);
+        if unit.ends_with(".service") {
+            let properties = Proxy::new(bus, SYSTEMD, path, "org.freedesktop.DBus.Properties")
+                .await
+                .map_err(ProbeError::bus(&doing))?;
+            let restarts: OwnedVariant = properties
+                .call("Get", &(SERVICE, "NRestarts"))
+                .await
+                .map_err(ProbeError::bus(&doing))?;
+            state.restarts = u32::try_from(restarts).unwrap_or_default();
+        }
+        Ok(state)
     })
     .await
 }
@@ -109,6 +141,23 @@ pub async fn is_stopping(bus: &Connection) -> Result<bool, ProbeError> {
             .await
             .map_err(ProbeError::bus(&doing))?;
         Ok(state == "stopping")
+    })
+    .await
+}
+
+/// The same, asked by systemd's own tool, which needs no bus: the bus is among the first to stop.
+pub async fn is_stopping_without_bus() -> Result<bool, ProbeError> {
+    let doing = "asking systemctl for the state of the system".to_owned();
+    within(QUESTION, &doing, async {
+        let said = tokio::process::Command::new(SYSTEMCTL)
+            .arg("is-system-running")
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await
+            .map_err(ProbeError::io(&doing))?;
+        Ok(said.stdout.trim_ascii() == b"stopping")
     })
     .await
 }
@@ -175,8 +224,15 @@ async fn job(
     ))
 }
 
+/// Nothing is kept of the manager's properties: to keep them would mean to be told of every change to any of them.
 async fn manager(bus: &Connection) -> zbus::Result<Proxy<'static>> {
-    Proxy::new(bus, SYSTEMD, "/org/freedesktop/systemd1", MANAGER).await
+    zbus::proxy::Builder::new(bus)
+        .destination(SYSTEMD)
+        .path("/org/freedesktop/systemd1")
+        .interface(MANAGER)
+        .cache_properties(CacheProperties::No)
+        .build()
+        .await
 }
 
 /// systemd sends signals only to those who asked for them; asking twice is an error that means nothing.

@@ -16,6 +16,19 @@ use zbus::{
 
 const DEADLINE: Duration = Duration::from_secs(5);
 
+type Listed = (
+    String,
+    String,
+    String,
+    String,
+    String,
+    String,
+    OwnedObjectPath,
+    u32,
+    String,
+    OwnedObjectPath,
+);
+
 /// What becomes of the job of `StartUnit`.
 #[derive(Clone, Copy)]
 enum Job {
@@ -29,9 +42,31 @@ struct Manager(Job);
 impl Manager {
     async fn subscribe(&self) {}
 
-    async fn load_unit(&self, name: &str) -> fdo::Result<OwnedObjectPath> {
-        assert_eq!(name, "named.service");
-        Ok(path("/org/freedesktop/systemd1/unit/named"))
+    async fn list_units_by_names(&self, names: Vec<String>) -> Vec<Listed> {
+        names
+            .into_iter()
+            .rev()
+            .map(|name| {
+                let (load, active, sub, place) = match name.as_str() {
+                    "named.service" => ("loaded", "active", "running", "named"),
+                    _ => ("not-found", "inactive", "dead", "nobody"),
+                };
+                let text = str::to_owned;
+                (
+                    name,
+                    text("a unit"),
+                    text(load),
+                    text(active),
+                    text(sub),
+                    String::new(),
+                    OwnedObjectPath::try_from(format!("/org/freedesktop/systemd1/unit/{place}"))
+                        .unwrap(),
+                    0,
+                    String::new(),
+                    path("/"),
+                )
+            })
+            .collect()
     }
 
     async fn start_unit(
@@ -66,24 +101,6 @@ fn path(text: &'static str) -> OwnedObjectPath {
     OwnedObjectPath::try_from(text).unwrap()
 }
 
-struct Unit;
-
-#[interface(name = "org.freedesktop.systemd1.Unit")]
-impl Unit {
-    #[zbus(property)]
-    fn load_state(&self) -> &'static str {
-        "loaded"
-    }
-    #[zbus(property)]
-    fn active_state(&self) -> &'static str {
-        "active"
-    }
-    #[zbus(property)]
-    fn sub_state(&self) -> &'static str {
-        "running"
-    }
-}
-
 struct Service;
 
 #[interface(name = "org.freedesktop.systemd1.Service")]
@@ -102,7 +119,6 @@ async fn systemd(job: Job) -> (Connection, Connection) {
         .server(guid)
         .p2p()
         .serve_at("/org/freedesktop/systemd1", Manager(job))
-        .serve_at("/org/freedesktop/systemd1/unit/named", Unit)
         .serve_at("/org/freedesktop/systemd1/unit/named", Service)
         .build();
     let client = Builder::unix_stream(client).p2p().build();
@@ -116,6 +132,17 @@ async fn the_state_of_a_unit_is_read_whole() {
     let state = units::state(&bus, "named.service").await.unwrap();
     assert!(state.is_up());
     assert_eq!(state.to_string(), "active (running), restarted 3 times");
+}
+
+#[tokio::test]
+async fn many_are_asked_for_at_once_and_told_in_the_order_of_the_names() {
+    let (_systemd, bus) = systemd(Job::NeverEnds).await;
+    let states = units::states(&bus, &["nobody.service", "named.service"])
+        .await
+        .unwrap();
+    let told: Vec<String> = states.iter().map(ToString::to_string).collect();
+    assert_eq!(told, ["not-found", "active (running)"]);
+    assert!(!states[0].is_up() && states[1].is_up());
 }
 
 #[tokio::test]

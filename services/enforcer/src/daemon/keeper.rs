@@ -393,7 +393,7 @@ impl Keeper {
 
     /// What the kernel has now. None: no table of ours, or nobody can tell.
     pub(super) fn kernel_generation(&mut self) -> Option<u32> {
-        match sets::generation(&mut self.kernel, layout::TABLE, "generation") {
+        match sets::only_number(&mut self.kernel, layout::TABLE, "generation") {
             Ok(generation) => generation,
             Err(error) => {
                 tracing::error!("asking the kernel for its generation: {error}");

@@ -5,10 +5,8 @@
 pub mod conntrack;
 pub mod diag;
 pub mod names;
-pub mod netlink;
 pub mod nflog;
 pub mod objects;
 pub mod sets;
-pub mod socket;
 
-pub use socket::{KernelError, Socket};
+pub use clawgress_link::netfilter::{KernelError, Socket, netlink, socket};

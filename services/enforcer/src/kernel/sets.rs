@@ -4,25 +4,21 @@
 
 use std::net::IpAddr;
 
-use super::netlink::{
-    self, ACK, CREATE, DUMP, Datagram, FAMILY_INET, Opening, Subsystem, attribute, attributes,
+use clawgress_link::netfilter::sets::{
+    DATA_VALUE, ELEMENT_KEY, LIST_ELEMENT, LIST_ELEMENTS, LIST_SET, LIST_TABLE,
 };
+pub use clawgress_link::netfilter::sets::{list, only_number};
+
+use super::netlink::{self, ACK, CREATE, Datagram, FAMILY_INET, Opening, Subsystem};
 use super::socket::{KernelError, Socket};
 
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 const NEW_SET_ELEMENT: u8 = 12;
-const GET_SET_ELEMENT: u8 = 13;
 const DELETE_SET_ELEMENT: u8 = 14;
 
-/// Attributes of a list of elements, of an element, of a value.
-const LIST_TABLE: u16 = 1;
-const LIST_SET: u16 = 2;
-const LIST_ELEMENTS: u16 = 3;
-const LIST_ELEMENT: u16 = 1;
-const ELEMENT_KEY: u16 = 1;
+/// The attribute of an element that a map gives.
 const ELEMENT_DATA: u16 = 2;
-const DATA_VALUE: u16 = 1;
 
 /// A list is an attribute, whose length has sixteen bits; and a datagram has to fit the socket's send buffer, also if
 /// each change is to another set.
@@ -224,39 +220,6 @@ fn elements(datagram: &mut Datagram, run: &[Change], flags: u16, sequence: u32) 
     });
 }
 
-/// The keys of a set, as the kernel keeps them.
-pub fn list(socket: &mut Socket, table: &str, set: &str) -> Result<Vec<Vec<u8>>, KernelError> {
-    let mut keys = Vec::new();
-    socket.dump(
-        &format!("listing set {set} of table inet {table}"),
-        |sequence| {
-            let mut datagram = Datagram::new();
-            let opening = Opening::of(Subsystem::Tables, GET_SET_ELEMENT)
-                .flags(DUMP)
-                .family(FAMILY_INET)
-                .sequence(sequence);
-            datagram.message(opening, |body| {
-                body.text(LIST_TABLE, table);
-                body.text(LIST_SET, set);
-            });
-            datagram
-        },
-        |message| match message {
-            None => keys.clear(),
-            Some(message) => keys.extend(
-                attribute(message, LIST_ELEMENTS)
-                    .into_iter()
-                    .flat_map(attributes)
-                    .filter(|(kind, _)| *kind == LIST_ELEMENT)
-                    .filter_map(|(_, element)| attribute(element, ELEMENT_KEY))
-                    .filter_map(|key| attribute(key, DATA_VALUE))
-                    .map(<[u8]>::to_vec),
-            ),
-        },
-    )?;
-    Ok(keys)
-}
-
 /// The addresses of a set.
 pub fn addresses(socket: &mut Socket, table: &str, set: &str) -> Result<Vec<IpAddr>, KernelError> {
     let keys = list(socket, table, set)?;
@@ -268,18 +231,6 @@ pub(crate) fn address_of(bytes: &[u8]) -> Option<IpAddr> {
         return Some(IpAddr::from(v4));
     }
     <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from)
-}
-
-/// The generation that the kernel enforces; none if the table of Clawgress is not there or is none of ours.
-pub fn generation(socket: &mut Socket, table: &str, set: &str) -> Result<Option<u32>, KernelError> {
-    match list(socket, table, set) {
-        Err(error) if error.is_missing() => Ok(None),
-        Err(error) => Err(error),
-        Ok(keys) => Ok(match keys.as_slice() {
-            [only] => only.as_slice().try_into().ok().map(u32::from_ne_bytes),
-            _ => None,
-        }),
-    }
 }
 
 #[cfg(test)]

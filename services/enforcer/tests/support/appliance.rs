@@ -322,7 +322,7 @@ pub(crate) fn revision(number: u64, policy: &str) -> Revision {
 
 /// The kernel's generation.
 pub(crate) fn generation() -> Option<u32> {
-    sets::generation(&mut Socket::open().unwrap(), "clawgress", "generation").unwrap()
+    sets::only_number(&mut Socket::open().unwrap(), "clawgress", "generation").unwrap()
 }
 
 /// clawgress-dns, as far as the enforcer sees it: loads whatever it is told to, unless it is told not to.

@@ -12,6 +12,10 @@ use nftables::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+mod watch;
+
+pub use watch::{Watch, generation};
+
 const NFT: &str = "/usr/sbin/nft";
 const TABLE: &str = "clawgress";
 /// The named set whose only element is the generation.
@@ -67,18 +71,6 @@ pub async fn measure() -> Ruleset {
             Ruleset::absent(format!("{NFT} cannot list table inet {TABLE}: {said}"))
         }
     }
-}
-
-/// The generation alone, which takes no longer however large the ruleset is. None: there is no ruleset of ours.
-pub async fn generation() -> Option<u32> {
-    let listing = tokio::process::Command::new(NFT)
-        .args(["-j", "list", "set", "inet", TABLE, GENERATION])
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output();
-    let output = tokio::time::timeout(DEADLINE, listing).await.ok()?.ok()?;
-    let listing: Listing = serde_json::from_slice(&output.stdout).ok()?;
-    generation_in(&listing.nftables).ok()
 }
 
 /// Judges the output of `nft -j list table inet clawgress`.
@@ -267,8 +259,8 @@ const FIRST_WALL: &str = "prerouting";
 mod tests {
     use super::*;
 
-    const NFT_1_0_6: &str = include_str!("../testdata/sealed-nft-1.0.6.json");
-    const NFT_1_1_3: &str = include_str!("../testdata/sealed-nft-1.1.3.json");
+    const NFT_1_0_6: &str = include_str!("../../testdata/sealed-nft-1.0.6.json");
+    const NFT_1_1_3: &str = include_str!("../../testdata/sealed-nft-1.1.3.json");
 
     /// The newer listing with one change made to its objects.
     fn altered(change: impl FnOnce(&mut Vec<Value>)) -> Ruleset {

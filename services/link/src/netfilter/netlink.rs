@@ -18,7 +18,7 @@ const OVERRUN: u16 = 4;
 const DUMP_INTERRUPTED: u16 = 0x10;
 
 const HEADER: usize = 16;
-pub(super) const NETFILTER_HEADER: usize = 4;
+pub const NETFILTER_HEADER: usize = 4;
 const NESTED: u16 = 0x8000;
 /// Nested and network-order flags are no part of an attribute's kind.
 const KIND_MASK: u16 = 0x3fff;

@@ -48,7 +48,7 @@ impl KernelError {
     }
 }
 
-pub(crate) fn refused(doing: impl Into<String>) -> impl FnOnce(Errno) -> KernelError {
+pub fn refused(doing: impl Into<String>) -> impl FnOnce(Errno) -> KernelError {
     let doing = doing.into();
     move |errno| KernelError::Refused { doing, errno }
 }
