@@ -26,6 +26,8 @@ const QUESTION: Duration = Duration::from_secs(3);
 pub(crate) enum SwitchError {
     #[error("reading who is blocked: {0}")]
     Read(#[from] durable::FileError),
+    #[error("writing down who is blocked was cut off before its end")]
+    CutOff,
     #[error("{} does not say who is blocked: {source}; put it right, or remove it to block nobody", path.display())]
     Parse {
         path: PathBuf,
@@ -231,7 +233,7 @@ impl Switch {
         let written = tokio::task::spawn_blocking(move || {
             durable::replace(&file, &serde_json::to_vec(&kept).unwrap_or_default())
         });
-        written.await.unwrap_or(Ok(()))?;
+        written.await.map_err(|_| SwitchError::CutOff)??;
         Ok(())
     }
 }
