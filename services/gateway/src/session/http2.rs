@@ -188,6 +188,7 @@ async fn serve_stream(
     let stream = Stream::Http2(Box::new(Http2Stream::new(request.into_body(), send)));
     let plain = admission.verdict.plain_tunnel;
     let ended = tunnel::run(&worker, &listed, stream, upstream, Vec::new(), plain).await;
+    let ended = connect::explained(&worker, &listed.flow, ended).await;
     connect::finish(admission, &listed, &ended, 200, address, connected);
     drop(own);
 }
