@@ -53,7 +53,11 @@ impl Drop for OfStream {
 /// None: there are as many connections and streams as there may be.
 fn place_of(worker: &Worker, shared: &Arc<Shared>) -> Option<OfStream> {
     let first = shared.streams.fetch_add(1, Ordering::Relaxed) == 0;
-    let place = (!first).then(|| worker.enter_again());
+    let known = || {
+        let place = shared.place.lock().unwrap_or_else(PoisonError::into_inner);
+        place.is_known()
+    };
+    let place = (!first).then(|| worker.enter_again(known()));
     let full = matches!(place, Some(None));
     let of_stream = OfStream {
         shared: Arc::clone(shared),
