@@ -4,62 +4,27 @@
 #[allow(dead_code)] // Shared with tests that use all of it.
 #[path = "support/appliance.rs"]
 mod appliance;
+#[allow(dead_code)]
+#[path = "support/limited.rs"]
+mod limited;
 mod support;
 #[allow(dead_code)]
 #[path = "support/traffic.rs"]
 mod traffic;
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::Write;
+use std::net::TcpStream;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use appliance::{Appliance, Resolver, eventually, revision};
-use clawgress_link::control::{Reply, Request, Window};
+use appliance::{Resolver, eventually};
+use clawgress_link::control::Request;
 use clawgress_link::counted::{self, Answer, Class, Leg, Question, SOCKET};
 use clawgress_link::pins::FromEnforcer;
-use clawgress_policy::Revision;
-use support::{inside, run};
+use limited::{AGENT, CAP, CAPPED, NAME, SITE, enforced, own_flow, send, site, used};
+use support::inside;
 use traffic::{connect_from, on};
-
-const AGENT: &str = "192.168.10.10";
-const SITE: &str = "192.0.2.2:443";
-const NAME: &str = "api.example.net";
-
-fn limited(number: u64, limits: &str) -> Revision {
-    let policy = format!(
-        r#"{{"version": 2, "hosts": {{"agent-1": {{"sources": ["{AGENT}/32"],
-            "allow": {{"domains": ["{NAME}", "*.example.net", "other.example"], "ports": [443]}}, {limits}}}}}}}"#
-    );
-    let mut revision = revision(number, &policy);
-    revision.access.gateway.enabled = true;
-    revision
-}
-
-fn enforced(limits: &str) -> (Appliance, Resolver) {
-    let mut appliance = Appliance::sealed();
-    appliance.start();
-    let mut resolver = Resolver::connect();
-    apply(&appliance, &limited(1, limits));
-    pin(&mut resolver);
-    (appliance, resolver)
-}
-
-fn pin(resolver: &mut Resolver) {
-    assert_eq!(resolver.pin(1, "agent-1", NAME, &["192.0.2.2"], 300), None);
-}
-
-/// The ruleset knows the gateway by its user; in this namespace there is one user.
-fn apply(appliance: &Appliance, revision: &Revision) {
-    let report = appliance.apply(revision);
-    assert!(report.ok, "{report:#?}\n{}", appliance.log());
-    let words = "insert rule inet clawgress output oifname wan0 meta l4proto tcp meta skuid 0 ct mark 0 \
-                 ct mark set 0x08000000 accept";
-    run("/usr/sbin/nft", &words.split(' ').collect::<Vec<_>>());
-}
 
 fn ask(name: Option<&str>, flow: Option<&TcpStream>) -> Result<Answer, String> {
     let leg = |stream: &TcpStream| Leg {
@@ -92,65 +57,6 @@ fn proxied(name: Option<&str>, pattern: Option<&str>) -> TcpStream {
     assert_eq!(ask(name, Some(&stream)), Ok(as_class(pattern)));
     stream
 }
-
-/// Takes whoever comes, and counts what all of them send.
-fn site() -> Arc<AtomicU64> {
-    let (ready, is_ready) = mpsc::channel();
-    let total = Arc::new(AtomicU64::new(0));
-    let counted = Arc::clone(&total);
-    on("site", move || {
-        let listener = TcpListener::bind(SITE).unwrap();
-        ready.send(()).unwrap();
-        for stream in listener.incoming() {
-            let (mut stream, counted) = (stream.unwrap(), Arc::clone(&counted));
-            std::thread::spawn(move || {
-                let mut buffer = vec![0; 64 * 1024];
-                while let Ok(length @ 1..) = stream.read(&mut buffer) {
-                    counted.fetch_add(length as u64, Ordering::Relaxed);
-                }
-            });
-        }
-    });
-    is_ready.recv().unwrap();
-    total
-}
-
-/// Sends so much, in pieces that fit into a packet each; how much of it went before the flow was cut.
-fn send(stream: &mut TcpStream, bytes: u64) -> u64 {
-    let mut sent = 0;
-    while sent < bytes && stream.write_all(&[7; 1000]).is_ok() {
-        sent += 1000;
-        std::thread::sleep(Duration::from_micros(500));
-    }
-    sent
-}
-
-/// The agent's own flow, that sends so much whenever it is told to and says how much went.
-fn own_flow() -> (mpsc::Sender<u64>, mpsc::Receiver<u64>) {
-    let (order, orders) = mpsc::channel();
-    let (said, says) = mpsc::channel();
-    on("agent", move || {
-        let mut stream = connect_from(AGENT, SITE).unwrap();
-        for bytes in orders {
-            said.send(send(&mut stream, bytes)).unwrap();
-        }
-    });
-    (order, says)
-}
-
-fn used(appliance: &Appliance, domain: &str) -> u64 {
-    let window = Window::Minute;
-    let Reply::Telemetry(telemetry) = appliance.ask(&Request::Telemetry { window }) else {
-        panic!("no telemetry");
-    };
-    let caps = telemetry.principals.get("agent-1").map(|who| &who.caps);
-    let cap = caps.and_then(|caps| caps.iter().find(|cap| cap.domain == domain));
-    cap.map_or(0, |cap| cap.used)
-}
-
-const CAP: u64 = 300_000;
-const CAPPED: &str =
-    r#""exfil": {"domains": {"api.example.net": {"bytes": 300000, "period": "day"}}}"#;
 
 #[test]
 fn a_cap_is_one_sum_beside_and_by_way_of_the_gateway_over_restarts() {
