@@ -19,7 +19,8 @@ use crate::host::{self, Consent};
 #[derive(Debug, Args)]
 pub(crate) struct Test {
     /// unit: beside the code. image: the artifacts. net: daemons in namespaces. vm: booted appliances.
-    /// fuzz: every parser of foreign bytes, a minute each. clients: other people's programs through the gateway. full: everything, with long matrices and every base.
+    /// fuzz: every parser of foreign bytes, a minute each. clients: other people's programs through the gateway. soak: the gateway
+    /// under load for a quarter of an hour. full: everything, with long matrices and every base.
     #[arg(value_enum)]
     groups: Vec<Group>,
     #[command(flatten)]
@@ -37,6 +38,7 @@ pub(crate) enum Group {
     Vm,
     Fuzz,
     Clients,
+    Soak,
     Full,
 }
 
@@ -106,7 +108,7 @@ impl Test {
         let groups: Vec<Group> = if full || self.groups.is_empty() {
             let gate = vec![Group::Unit, Group::Image, Group::Net, Group::Vm];
             if full {
-                [gate, vec![Group::Fuzz, Group::Clients]].concat()
+                [gate, vec![Group::Fuzz, Group::Clients, Group::Soak]].concat()
             } else {
                 gate
             }
@@ -146,6 +148,13 @@ impl Test {
                     let programs = ["--package", "clawgress-gateway", "--features", "clients"];
                     let programs = [programs.as_slice(), &["--test", "clients"]].concat();
                     self.cargo(&mut tally, "clients", &programs, &[]);
+                }
+                Group::Soak => {
+                    // As it is shipped: what a debug build holds says little.
+                    let soak = ["--release", "--package", "clawgress-gateway"];
+                    let soak =
+                        [soak.as_slice(), &["--features", "soak", "--test", "soak"]].concat();
+                    self.cargo(&mut tally, "soak", &soak, &[]);
                 }
                 Group::Full => {}
             }

@@ -357,6 +357,46 @@ fn flows_are_listed_from_conntrack() {
 }
 
 #[test]
+fn bits_of_a_flows_mark_are_given_and_the_others_stay() {
+    if !inside("bits_of_a_flows_mark_are_given_and_the_others_stay") {
+        return;
+    }
+    nft(
+        "table inet clawgress { chain i { type filter hook input priority 0; ct state new ct mark set 0x09000007
+        }
+        }",
+    );
+    let mut socket = Socket::open().unwrap();
+    for listen in ["127.0.0.1:0", "[::1]:0"] {
+        let listener = TcpListener::bind(listen).unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (local, remote) = (stream.local_addr().unwrap(), stream.peer_addr().unwrap());
+        let flow = conntrack::Flow {
+            source: local.ip(),
+            destination: remote.ip(),
+            protocol: 6,
+            source_port: local.port(),
+            destination_port: remote.port(),
+        };
+        let marked = |socket: &mut Socket| {
+            let seen = conntrack::find(socket, &flow).unwrap();
+            seen.map(|seen| (seen.flow, seen.mark))
+        };
+        assert_eq!(marked(&mut socket), Some((flow, 0x0900_0007)));
+        // What lies beside the bits is not taken over.
+        conntrack::mark(&mut socket, &flow, 0x00ff_ffff, 0xff00_0123).unwrap();
+        assert_eq!(marked(&mut socket), Some((flow, 0x0900_0123)));
+        let other = conntrack::Flow {
+            source_port: 1,
+            ..flow
+        };
+        assert_eq!(conntrack::find(&mut socket, &other).unwrap(), None);
+        let error = conntrack::mark(&mut socket, &other, 1, 1).unwrap_err();
+        assert!(error.is_missing(), "{error}");
+    }
+}
+
+#[test]
 fn one_connection_is_ended_and_its_neighbour_lives() {
     if !inside("one_connection_is_ended_and_its_neighbour_lives") {
         return;

@@ -24,6 +24,8 @@ pub struct Config {
     pub enrol_socket: PathBuf,
     pub quota_socket: PathBuf,
     pub ship_socket: PathBuf,
+    /// Where the enforcer hears whose a flow is. Absent: nothing goes that limits of a host count for.
+    pub counted_socket: Option<PathBuf>,
     pub certificate: PathBuf,
     pub key: PathBuf,
     pub limits: Limits,
@@ -125,6 +127,8 @@ mod tests {
         let config = parsed(SHIPPED).unwrap();
         assert!(config.workers() >= 1);
         assert_eq!(config.front_socket, None);
+        let counted = Path::new(clawgress_link::counted::SOCKET);
+        assert_eq!(config.counted_socket.as_deref(), Some(counted));
     }
 
     #[test]

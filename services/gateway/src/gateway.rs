@@ -204,11 +204,20 @@ async fn judge_again(worker: Arc<Worker>) {
         for flow in worker.flows.all() {
             if let Err(reason) = worker.judge.judge_beside(&flow.subject, &mut proved) {
                 flow.cut(Cut::Denied(reason));
+            } else if worker.judge.is_miscounted(&flow.subject) {
+                tokio::spawn(count_again(Arc::clone(&worker), flow));
             }
             if since.elapsed() >= JUDGED_AT_ONCE {
                 tokio::task::yield_now().await;
                 since = Instant::now();
             }
         }
+    }
+}
+
+/// A limit that came with a revision counts for what is open already, or that ends.
+async fn count_again(worker: Arc<Worker>, flow: Arc<Flow>) {
+    if let Err(reason) = worker.judge.count(&flow.subject).await {
+        flow.cut(Cut::Denied(reason));
     }
 }

@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -56,68 +56,130 @@ struct Counts {
     accepts_none: AtomicBool,
 }
 
-/// Counts connections: all there are, the ones that an older set of workers drains included, and those of each source that
-/// nobody knows yet. A stream of HTTP/2 counts like a connection.
+/// Counts connections: all there are, the ones that an older set of workers drains included, and those of each source. A
+/// stream of HTTP/2 counts like a connection.
+///
+/// Strangers must not take the places of agents: a source has only so many connections over which nobody was admitted yet,
+/// and the last quarter of all places is for sources over whose connections somebody was.
 #[derive(Debug, Default)]
 pub struct Doors {
     all: AtomicUsize,
-    unknown: Mutex<HashMap<IpAddr, u32>>,
+    sources: Mutex<HashMap<IpAddr, Of>>,
+}
+
+/// The connections of one source.
+#[derive(Debug, Default)]
+struct Of {
+    unknown: u32,
+    known: u32,
+    /// When the last one ended over which somebody had been admitted.
+    left: Option<Instant>,
+}
+
+/// So long a source counts as one of agents after its last connection: they come again.
+const REMEMBERED: Duration = Duration::from_secs(600);
+/// Sources without a connection that are remembered at most.
+const MOST_REMEMBERED: usize = 65_536;
+
+impl Of {
+    fn is_of_agents(&self) -> bool {
+        self.known > 0 || self.left.is_some_and(|left| left.elapsed() < REMEMBERED)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.unknown == 0 && self.known == 0
+    }
+}
+
+/// How many of all places may be taken when a stranger comes.
+fn for_strangers(most: usize) -> usize {
+    most - most / 4
 }
 
 /// A connection's place among all; given back when it is dropped.
 #[derive(Debug)]
 pub struct Place {
     doors: Arc<Doors>,
-    /// None: somebody has been admitted over this connection.
-    unknown: Option<IpAddr>,
+    /// None: of a stream beside others of its connection.
+    source: Option<IpAddr>,
+    /// Somebody has been admitted over this connection.
+    is_known: bool,
     of_worker: Option<Arc<Counts>>,
     is_fresh: bool,
     pub seat: Seat,
 }
 
 impl Doors {
-    /// None: full, of all or of this source.
+    /// None: full, of all, of this source, or for whom nobody knows.
     pub fn enter(
         self: &Arc<Self>,
         source: IpAddr,
         most: usize,
         most_unknown: u32,
     ) -> Option<Place> {
-        if self.all.fetch_add(1, Ordering::Relaxed) >= most {
-            self.all.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
-        let mut place = Place {
-            doors: Arc::clone(self),
-            unknown: None,
-            of_worker: None,
-            is_fresh: false,
-            seat: Seat::default(),
-        };
         let source = source::network(source);
-        let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = unknown.entry(source).or_default();
-        if *count >= most_unknown {
-            return None;
+        let mut sources = self.sources();
+        if sources.len() >= MOST_REMEMBERED && !sources.contains_key(&source) {
+            sources.retain(|_, of| !of.is_empty() || of.is_of_agents());
         }
-        *count += 1;
-        place.unknown = Some(source);
-        Some(place)
+        let of = sources.entry(source).or_default();
+        let room = if of.is_of_agents() {
+            most
+        } else {
+            for_strangers(most)
+        };
+        let place = (of.unknown < most_unknown).then(|| self.place(room));
+        let mut place = place.flatten();
+        match &mut place {
+            Some(place) => {
+                of.unknown += 1;
+                place.source = Some(source);
+            }
+            None if of.is_empty() && !of.is_of_agents() => drop(sources.remove(&source)),
+            None => {}
+        }
+        place
     }
 
-    /// For one more stream of a connection.
-    fn enter_again(self: &Arc<Self>, most: usize) -> Option<Place> {
-        if self.all.fetch_add(1, Ordering::Relaxed) >= most {
+    /// For one more stream of a connection; `known`: somebody has been admitted over that.
+    fn enter_again(self: &Arc<Self>, most: usize, known: bool) -> Option<Place> {
+        self.place(if known { most } else { for_strangers(most) })
+    }
+
+    fn place(self: &Arc<Self>, room: usize) -> Option<Place> {
+        if self.all.fetch_add(1, Ordering::Relaxed) >= room {
             self.all.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
         Some(Place {
             doors: Arc::clone(self),
-            unknown: None,
+            source: None,
+            is_known: false,
             of_worker: None,
             is_fresh: false,
             seat: Seat::default(),
         })
+    }
+
+    fn leave(&self, source: IpAddr, was_known: bool) {
+        let mut sources = self.sources();
+        let remembered = sources.len() <= MOST_REMEMBERED;
+        let Some(of) = sources.get_mut(&source) else {
+            return;
+        };
+        if was_known {
+            of.known = of.known.saturating_sub(1);
+            of.left = remembered.then(Instant::now);
+        } else {
+            of.unknown = of.unknown.saturating_sub(1);
+        }
+        if of.is_empty() && !of.is_of_agents() {
+            sources.remove(&source);
+        }
+    }
+
+    fn sources(&self) -> MutexGuard<'_, HashMap<IpAddr, Of>> {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn open(&self) -> usize {
@@ -142,28 +204,28 @@ impl Place {
     /// Somebody was admitted: from now on that one's own limits hold.
     pub fn known(&mut self) {
         self.used();
-        let Some(source) = self.unknown.take() else {
+        let Some(source) = self.source.filter(|_| !self.is_known) else {
             return;
         };
-        let mut unknown = self
-            .doors
-            .unknown
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = unknown.get_mut(&source) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                unknown.remove(&source);
-            }
+        self.is_known = true;
+        if let Some(of) = self.doors.sources().get_mut(&source) {
+            of.unknown = of.unknown.saturating_sub(1);
+            of.known += 1;
         }
+    }
+
+    pub fn is_known(&self) -> bool {
+        self.is_known
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.known();
-        self.doors.all.fetch_sub(1, Ordering::Relaxed);
         self.used();
+        if let Some(source) = self.source {
+            self.doors.leave(source, self.is_known);
+        }
+        self.doors.all.fetch_sub(1, Ordering::Relaxed);
         if let Some(counts) = &self.of_worker {
             counts.open.fetch_sub(1, Ordering::Relaxed);
         }
@@ -209,8 +271,8 @@ impl Worker {
     }
 
     /// For one more stream beside others of its connection.
-    pub fn enter_again(&self) -> Option<Place> {
-        self.doors.enter_again(self.most())
+    pub fn enter_again(&self, known: bool) -> Option<Place> {
+        self.doors.enter_again(self.most(), known)
     }
 
     fn most(&self) -> usize {
@@ -273,17 +335,54 @@ mod tests {
         );
         drop((first, second, third));
         assert_eq!(doors.open(), 0);
-        assert!(doors.unknown.lock().unwrap().is_empty());
+        let left: Vec<IpAddr> = doors.sources().keys().copied().collect();
+        assert_eq!(left, [source], "one over which somebody was admitted");
+    }
+
+    #[test]
+    fn the_last_quarter_is_for_sources_of_agents() {
+        let doors = Arc::new(Doors::default());
+        let source = |last: u8| IpAddr::from([192, 0, 2, last]);
+        let agents = source(1);
+        let mut first = doors.enter(agents, 8, 9).unwrap();
+        first.known();
+        // Each of them alone keeps to the bound of a source.
+        let strangers: Vec<_> = (2..=20)
+            .filter_map(|last| doors.enter(source(last), 8, 1))
+            .collect();
+        assert_eq!((strangers.len(), doors.open()), (5, 6));
+        assert!(doors.enter_again(8, false).is_none());
+        let stream = doors.enter_again(8, true).unwrap();
+        let second = doors.enter(agents, 8, 9).unwrap();
+        assert!(doors.enter(agents, 8, 9).is_none(), "all is full");
+        // Between two connections it is no stranger.
+        drop((first, second, stream));
+        let again: Vec<_> = (0..3).filter_map(|_| doors.enter(agents, 8, 9)).collect();
+        assert_eq!(again.len(), 3);
+        assert!(doors.enter(source(99), 8, 9).is_none());
+        drop((again, strangers));
+        assert_eq!(doors.open(), 0);
+        assert_eq!(doors.sources().len(), 1);
+    }
+
+    #[test]
+    fn who_was_turned_away_is_not_remembered() {
+        let doors = Arc::new(Doors::default());
+        let _full = doors.enter("192.0.2.1".parse().unwrap(), 1, 9).unwrap();
+        for last in 2..100 {
+            assert!(doors.enter(IpAddr::from([192, 0, 2, last]), 1, 9).is_none());
+        }
+        assert_eq!(doors.sources().len(), 1);
     }
 
     #[test]
     fn streams_beside_the_first_count_among_all() {
         let doors = Arc::new(Doors::default());
         let connection = doors.enter("192.0.2.1".parse().unwrap(), 2, 9).unwrap();
-        let stream = doors.enter_again(2).unwrap();
-        assert!(doors.enter_again(2).is_none());
+        let stream = doors.enter_again(2, true).unwrap();
+        assert!(doors.enter_again(2, true).is_none());
         drop(stream);
-        assert!(doors.enter_again(2).is_some());
+        assert!(doors.enter_again(2, true).is_some());
         drop(connection);
         assert_eq!(doors.open(), 0);
     }
@@ -298,6 +397,6 @@ mod tests {
         assert!(doors.enter(source("2001:db8:0:1::3"), 9, 2).is_none());
         assert!(doors.enter(source("2001:db8:0:2::1"), 9, 2).is_some());
         drop((first, second));
-        assert!(doors.unknown.lock().unwrap().is_empty());
+        assert!(doors.sources().is_empty());
     }
 }

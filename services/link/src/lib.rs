@@ -9,6 +9,7 @@ pub mod agents_resolver;
 pub mod bundle;
 pub mod ca;
 pub mod control;
+pub mod counted;
 pub mod deny_lines;
 pub mod durable;
 pub mod enrol;

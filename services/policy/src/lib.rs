@@ -13,8 +13,8 @@ pub mod window;
 
 pub use clock::Moment;
 pub use index::{
-    CompiledScope, Identity, Index, IndexError, NameVerdict, Principal, PrincipalId, PrincipalKind,
-    Ruled,
+    CompiledScope, Counted, Identity, Index, IndexError, NameVerdict, Principal, PrincipalId,
+    PrincipalKind, Ruled,
 };
 pub use reason::Reason;
 pub use revision::{Card, LanCard, Logging, Network, Revision, RevisionError};

@@ -44,12 +44,10 @@ pub enum Reason {
     /// No address could be had for the name.
     Unresolved,
     MalformedRequest,
-    /// A cap or a rate of the source's host holds for it, and can't be counted on this way.
-    Uncounted,
 }
 
 impl Reason {
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 28] = [
         Self::NotAllowlisted,
         Self::OutsideWindow,
         Self::ClockUntrusted,
@@ -78,7 +76,6 @@ impl Reason {
         Self::PrivateAddress,
         Self::Unresolved,
         Self::MalformedRequest,
-        Self::Uncounted,
     ];
 
     pub fn word(self) -> &'static str {
@@ -111,7 +108,6 @@ impl Reason {
             Self::PrivateAddress => "private-address",
             Self::Unresolved => "unresolved",
             Self::MalformedRequest => "malformed-request",
-            Self::Uncounted => "uncounted",
         }
     }
 

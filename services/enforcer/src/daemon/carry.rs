@@ -78,6 +78,7 @@ impl Keeper {
             used: book.used(&candidate.index, &zone, moment),
             meter: self.meter_objects()?,
             blocked: self.shared.blocked().clone(),
+            proxied: self.numbers.of(&candidate.index),
         })
     }
 

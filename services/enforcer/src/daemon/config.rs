@@ -23,6 +23,8 @@ pub struct Config {
     pub block_uids: Vec<u32>,
     /// The user of clawgress-dns.
     pub resolver_uids: Vec<u32>,
+    /// The user of clawgress-gateway: who may have its flows counted as somebody's.
+    pub proxy_uids: Vec<u32>,
     /// The group through which named, haproxy and the sockets' clients get in; absent: the process's own.
     pub group: Option<u32>,
     /// Where revisions lie; nothing outside of it is applied.

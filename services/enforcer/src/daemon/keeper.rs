@@ -18,6 +18,7 @@ use super::applied::Applied;
 use super::blocked;
 use super::candidate::Candidate;
 use super::clock::{Clock, until_next_second};
+use super::numbers::{self, Numbers};
 use super::shared::{InForce, Loaded, Shared};
 use crate::apply::stages::Stages;
 use crate::front::Rendered;
@@ -56,6 +57,7 @@ pub(super) struct Keeper {
     /// What this process has set beside the rules.
     pub(super) host: Option<HostNeeds>,
     pub(super) shaping: Option<(Shaping, Option<Leaf>)>,
+    pub(super) numbers: Numbers,
     pub(super) loaded: mpsc::Receiver<Loaded>,
     pub(super) status: watch::Sender<Status>,
     pub(super) detail: String,
@@ -96,6 +98,7 @@ impl Keeper {
         status: watch::Sender<Status>,
     ) -> Self {
         Self {
+            numbers: Numbers::open(shared.config.run(numbers::FILE)),
             shared,
             clock,
             kernel,

@@ -18,7 +18,7 @@ use super::control::{self, Control};
 use super::keeper::{Keeper, sealed_status};
 use super::shared::Shared;
 use super::trail::{self, Trail};
-use super::{candidate, flows, observe, quotas, resolver};
+use super::{candidate, counted, flows, observe, quotas, resolver};
 use crate::apply::files;
 use crate::kernel::Socket;
 use crate::pins::Pinner;
@@ -40,6 +40,7 @@ pub async fn serve(config: Config, mut stop: Stop) -> anyhow::Result<()> {
     .map_err(|error| anyhow!(error))?;
     let pins = resolver::open(&config).map_err(|error| anyhow!(error))?;
     let listener = control::open(&config).map_err(|error| anyhow!(error))?;
+    let proxied = counted::open(&config).map_err(|error| anyhow!(error))?;
     let queue = config.state.join("queue");
     let trail = Trail::open(&queue, &config.audit)
         .with_context(|| format!("opening the audit queue {}", queue.display()))?;
@@ -74,6 +75,11 @@ pub async fn serve(config: Config, mut stop: Stop) -> anyhow::Result<()> {
     tokio::spawn(quotas::keep(
         Arc::clone(&shared),
         orders.clone(),
+        Socket::open()?,
+    ));
+    tokio::spawn(counted::serve(
+        Arc::clone(&shared),
+        proxied,
         Socket::open()?,
     ));
     tokio::spawn(Control::new(Arc::clone(&shared), orders, told).serve(listener));

@@ -1,21 +1,25 @@
 //! Flows as conntrack knows them: their original tuple and their bytes.
 //!
-//! Only reads. Whoever dumps gives a visitor; nothing here grows with the number of flows.
+//! Whoever dumps gives a visitor; nothing here grows with the number of flows. Of a flow nothing is changed but bits of
+//! its mark.
 
 use std::net::IpAddr;
 
 use super::netlink::{
-    self, DUMP, Datagram, FAMILY_IPV4, FAMILY_IPV6, Opening, Subsystem, attribute, be16, be32, be64,
+    self, ACK, DUMP, Datagram, FAMILY_IPV4, FAMILY_IPV6, Opening, Subsystem, attribute, be16, be32,
+    be64,
 };
 use super::sets::address_of;
 use super::socket::{KernelError, Socket};
 
+const NEW: u8 = 0;
 const GET: u8 = 1;
 
 const TUPLE_ORIGINAL: u16 = 1;
 const MARK: u16 = 8;
 const COUNTERS_ORIGINAL: u16 = 9;
 const COUNTERS_REPLY: u16 = 10;
+const MARK_MASK: u16 = 21;
 
 const TUPLE_ADDRESSES: u16 = 1;
 const TUPLE_PROTOCOL: u16 = 2;
@@ -78,6 +82,80 @@ pub fn visit(
         )?;
     }
     Ok(())
+}
+
+/// One flow, by its original tuple. None: conntrack knows no such flow.
+pub fn find(socket: &mut Socket, flow: &Flow) -> Result<Option<Seen>, KernelError> {
+    let mut found = None;
+    let asked = socket.dump(
+        &format!("looking for the flow to {}", flow.destination),
+        |sequence| {
+            let mut datagram = Datagram::new();
+            let opening = Opening::of(Subsystem::Conntrack, GET)
+                .flags(ACK)
+                .family(family(flow))
+                .sequence(sequence);
+            datagram.message(opening, |message| tuple(message, flow));
+            datagram
+        },
+        |message| {
+            if let Some(message) = message {
+                found = parse(message);
+            }
+        },
+    );
+    match asked {
+        Err(error) if error.is_missing() => Ok(None),
+        asked => asked.map(|()| found),
+    }
+}
+
+/// Gives these bits of a flow's mark this value, and leaves the others as they are.
+pub fn mark(socket: &mut Socket, flow: &Flow, bits: u32, value: u32) -> Result<(), KernelError> {
+    let sequence = socket.next_sequence();
+    let mut datagram = Datagram::new();
+    let opening = Opening::of(Subsystem::Conntrack, NEW)
+        .flags(ACK)
+        .family(family(flow))
+        .sequence(sequence);
+    datagram.message(opening, |message| {
+        tuple(message, flow);
+        message.attribute(MARK, &(value & bits).to_be_bytes());
+        message.attribute(MARK_MASK, &bits.to_be_bytes());
+    });
+    let doing = format!("marking the flow to {}", flow.destination);
+    socket.acknowledged(&datagram, sequence, sequence, &doing)
+}
+
+fn family(flow: &Flow) -> u8 {
+    if flow.source.is_ipv4() {
+        FAMILY_IPV4
+    } else {
+        FAMILY_IPV6
+    }
+}
+
+fn tuple(message: &mut Datagram, flow: &Flow) {
+    let octets = |address: IpAddr| match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    };
+    let (source, destination) = if flow.source.is_ipv4() {
+        (1, 2)
+    } else {
+        (3, 4)
+    };
+    message.nested(TUPLE_ORIGINAL, |tuple| {
+        tuple.nested(TUPLE_ADDRESSES, |addresses| {
+            addresses.attribute(source, &octets(flow.source));
+            addresses.attribute(destination, &octets(flow.destination));
+        });
+        tuple.nested(TUPLE_PROTOCOL, |protocol| {
+            protocol.attribute(PROTOCOL_NUMBER, &[flow.protocol]);
+            protocol.attribute(SOURCE_PORT, &flow.source_port.to_be_bytes());
+            protocol.attribute(DESTINATION_PORT, &flow.destination_port.to_be_bytes());
+        });
+    });
 }
 
 /// A flow from the attributes of a message about it.

@@ -60,19 +60,38 @@ fn quota(data: &[u8]) -> Option<Quota> {
     })
 }
 
+/// One quota. None: there is none of this name.
+pub fn quota_of(
+    socket: &mut Socket,
+    table: &str,
+    name: &str,
+) -> Result<Option<Quota>, KernelError> {
+    one_quota(socket, table, name, GET_OBJECT, "reading")
+}
+
 /// Reads a quota and sets its use to zero in the same step: no byte in between is lost or counted twice.
 pub fn reset_quota(
     socket: &mut Socket,
     table: &str,
     name: &str,
 ) -> Result<Option<Quota>, KernelError> {
+    one_quota(socket, table, name, GET_OBJECT_RESET, "resetting")
+}
+
+fn one_quota(
+    socket: &mut Socket,
+    table: &str,
+    name: &str,
+    request: u8,
+    doing: &str,
+) -> Result<Option<Quota>, KernelError> {
     let mut found = None;
-    let doing = format!("resetting quota {name} of table inet {table}");
+    let doing = format!("{doing} quota {name} of table inet {table}");
     socket.dump(
         &doing,
         |sequence| {
             let mut datagram = Datagram::new();
-            let opening = Opening::of(Subsystem::Tables, GET_OBJECT_RESET)
+            let opening = Opening::of(Subsystem::Tables, request)
                 .flags(netlink::ACK)
                 .family(FAMILY_INET)
                 .sequence(sequence);

@@ -1,4 +1,5 @@
-//! What survives from one plan to the next: pins, the use of caps, and the objects of the meter table that exist.
+//! What survives from one plan to the next: pins, the use of caps, the numbers of what the gateway's flows are counted as, and
+//! the objects of the meter table that exist.
 //!
 //! The enforcer gathers it; here it is only described.
 
@@ -20,6 +21,19 @@ pub struct Carry {
     pub used: BTreeMap<(String, String), u64>,
     pub meter: MeterObjects,
     pub blocked: Blocked,
+    /// What flows of the gateway are counted as, each with its number. A number never gets another meaning while the
+    /// kernel runs: flows carry it in their marks.
+    pub proxied: BTreeMap<Proxied, u32>,
+}
+
+/// What a flow of the gateway is counted as.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Proxied {
+    /// Name of the principal whose limits they are.
+    pub holder: String,
+    /// The most specific of its caps that mean the flow's name. None: that has none, or the flow is for an address.
+    pub pattern: Option<String>,
 }
 
 /// The kill switch: who reaches nothing, whatever the revision says.

@@ -318,4 +318,5 @@ fn classify(ruleset: &mut Ruleset, frame: &Frame<'_>) {
             ]);
         }
     }
+    super::proxied::classify(ruleset, frame);
 }

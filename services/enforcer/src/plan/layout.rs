@@ -40,12 +40,15 @@ pub mod mark {
     /// ruleset replaces another, a packet under way may find a map of the old one empty already, and a flow must not
     /// be cut for that.
     pub const SUSPECT: u32 = 0x0400_0000;
-    /// The gateway opened the flow.
+    /// The gateway opened the flow. It is never stamped: the bits of the generation hold the number under which limits
+    /// count it (see `proxied`), or 0.
     pub const GATEWAY: u32 = 0x0800_0000;
     /// The audit trail opened the flow, to a collector.
     pub const TRAIL: u32 = 0x1000_0000;
-    /// What a flow on the fast path must have: this generation, and not cut.
-    pub const FAST: u32 = GENERATION | CUT;
+    /// What a flow on the fast path must have: this generation, not cut, and none of the gateway's.
+    pub const FAST: u32 = GENERATION | CUT | GATEWAY;
+    /// Of a flow of the gateway.
+    pub const PROXIED: u32 = GENERATION;
 }
 
 /// The set whose element is this generation, for whoever asks.

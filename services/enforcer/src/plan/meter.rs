@@ -12,8 +12,8 @@
 //! (`identity strict`). When the table is full, new addresses are denied.
 //!
 //! **Caps.** Bytes of IP packets from the agent to an address of the capped name, on the forwarded path and on the
-//! front's own leg alike. An address of several capped names counts against each. The packet that would reach the cap
-//! does not pass any more; the flow is cut.
+//! front's own leg alike, and on the gateway's legs by the name (see `proxied`). An address of several capped names counts
+//! against each. The packet that would reach the cap does not pass any more; the flow is cut.
 
 use std::net::IpAddr;
 
@@ -30,6 +30,7 @@ use super::{
     layout::{FRONT_MARK, METER, mark},
     name,
     pins::Pins,
+    proxied,
     ruleset::{Kind, Ruleset},
     statement::{
         accept, add_to_ct_mark, arrives_on, concat, count, count_by, direction, drop, goto, ip, is,
@@ -58,6 +59,7 @@ pub(super) fn compile(frame: &Frame<'_>, pins: &Pins) -> Ruleset {
             caps(&mut ruleset, frame, pins, who);
         }
     }
+    proxied::caps(&mut ruleset, frame);
     counting(&mut ruleset, frame);
     ruleset
 }
@@ -251,7 +253,6 @@ fn counting(ruleset: &mut Ruleset, frame: &Frame<'_>) {
         ruleset.base_chain(chain, NfChainType::Filter, hook, 10, NfChainPolicy::Accept);
         ruleset.rule([mark_has(mark::GENERATION), jump("count")]);
     }
-    // Here the front has to be told when a flow is cut: see the main table.
     ruleset.base_chain(
         "output",
         NfChainType::Filter,
@@ -259,6 +260,8 @@ fn counting(ruleset: &mut Ruleset, frame: &Frame<'_>) {
         10,
         NfChainPolicy::Accept,
     );
+    proxied::count_output(ruleset, frame);
+    // Here the front has to be told when a flow is cut: see the main table.
     ruleset.rule([
         mark_has(mark::GENERATION),
         direction("original"),

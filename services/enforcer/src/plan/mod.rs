@@ -16,6 +16,7 @@ mod named;
 mod own;
 mod pins;
 mod principal;
+pub mod proxied;
 mod raw;
 mod regions;
 mod rpz;
@@ -31,7 +32,7 @@ use clawgress_config::access::Action;
 use clawgress_policy::{Index, Moment, Principal, Reason, Revision};
 use serde_json::{Map, Value};
 
-pub use carry::{Blocked, CarriedPin, Carry, MeterObjects};
+pub use carry::{Blocked, CarriedPin, Carry, MeterObjects, Proxied};
 pub use host::{HostNeeds, Route, Sysctl};
 pub use named::NamedConf;
 pub use pins::{Place, places};
@@ -56,6 +57,8 @@ pub struct Plan {
     pub warnings: Vec<String>,
     /// What each counter and quota counts.
     pub counted: Vec<Counted>,
+    /// The numbers of what the gateway's flows are counted as.
+    pub proxied: BTreeMap<Proxied, u32>,
     main: Ruleset,
     meter: Ruleset,
     existing: MeterObjects,
@@ -115,6 +118,7 @@ pub fn compile_with(
         next_change: index.next_change(moment),
         warnings: warnings(&frame, &zones),
         counted: counted(&frame),
+        proxied: carry.proxied.clone(),
         main: main_table(&frame, &pins),
         meter: meter::compile(&frame, &pins),
         existing: carry.meter.clone(),

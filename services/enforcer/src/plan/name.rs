@@ -83,7 +83,12 @@ pub fn cap_set(principal: &str, pattern: &str, v6: bool) -> String {
     format!("{}_{}", cap(principal, pattern), digit(v6))
 }
 
-/// `kind` is `out`, `in`, `flows` or `over`.
+/// The chain that counts flows of the gateway with this number.
+pub fn proxied(number: u32) -> String {
+    format!("proxied_{number}")
+}
+
+/// `kind` is `out`, `in`, `flows`, `over` or `spent`.
 pub fn meter(kind: &str, principal: &str) -> String {
     format!("{kind}_{}", digest(&[principal]))
 }

@@ -161,13 +161,12 @@ fn front_answers(ruleset: &mut Ruleset, frame: &Frame<'_>) {
     };
     ruleset.rule([from_site(), vec![is_fast(), accept()]].concat());
     ruleset.rule([from_site(), vec![mark_has(mark::CUT), goto("cut")]].concat());
-    ruleset.rule(
-        [
-            from_site(),
-            vec![mark_has(mark::GENERATION), goto("judge_front")],
-        ]
-        .concat(),
-    );
+    let stamped = vec![
+        mark_has(mark::GENERATION),
+        mark_is(mark::GATEWAY, 0),
+        goto("judge_front"),
+    ];
+    ruleset.rule([from_site(), stamped].concat());
 }
 
 fn agents(ruleset: &mut Ruleset, frame: &Frame<'_>) {
@@ -374,7 +373,11 @@ pub(super) fn output(ruleset: &mut Ruleset, frame: &Frame<'_>) {
             goto("cut"),
         ]));
         ruleset.rule(leg(&[by(uid::HAPROXY), goto("judge_front")]));
-        ruleset.rule(leg(&[mark_has(mark::GENERATION), goto("judge_front")]));
+        ruleset.rule(leg(&[
+            mark_has(mark::GENERATION),
+            mark_is(mark::GATEWAY, 0),
+            goto("judge_front"),
+        ]));
     }
     own_services::output(ruleset, frame);
     ruleset.rule([count("dropped_output")]);

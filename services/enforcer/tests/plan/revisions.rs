@@ -102,6 +102,7 @@ pub(crate) fn all() -> Vec<Scene> {
         untrusted(),
         services(),
         ruled(),
+        proxied(),
     ]
 }
 
@@ -301,4 +302,31 @@ fn ruled() -> Scene {
             pin("off", "api.example.com", &["198.51.100.14"]),
         ],
     )
+}
+
+/// Hosts with limits of their own, and a gateway for all. One cap lies around another.
+fn proxied() -> Scene {
+    let policy = r#"{"version": 2,
+        "allow": {"domains": ["everybody.example.com"]},
+        "limits": {"egress_kbps": 8000},
+        "hosts": {
+            "both": {"sources": ["192.168.10.10/31"],
+                "allow": {"domains": ["api.example.com", "*.example.com"], "ports": [443]},
+                "limits": {"egress_kbps": 2000},
+                "exfil": {"domains": {"api.example.com": {"bytes": 1000000, "period": "hour"},
+                                      "*.example.com": {"bytes": 5000000, "period": "day"}}}},
+            "free": {"sources": ["192.168.10.12/32"], "allow": {"domains": ["api.example.com"]}},
+            "slow": {"sources": ["192.168.10.13/32"], "allow": {"domains": ["api.example.com"]},
+                "limits": {"egress_kbps": 1000}}}}"#;
+    let mut revision = revision(policy);
+    revision.access = serde_json::from_value(serde_json::json!({
+        "agents": {"inside": {"team_id": "red", "project_id": "p", "environment": "prod", "auth_type": "api_key",
+            "status": "active", "sources": ["192.168.10.10/32"]}},
+        "gateway": {"enabled": true},
+    }))
+    .unwrap();
+    let mut scene = scene("proxied", revision, Vec::new());
+    let index = scene.index();
+    scene.carry.proxied = plan::proxied::proxied(&index).zip(11..).collect();
+    scene
 }

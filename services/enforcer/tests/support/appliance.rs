@@ -262,6 +262,7 @@ fn configuration(at: &impl Fn(&str) -> String) -> String {
     let replacements = [
         ("control_uids = [0, 970]", "control_uids = [0]".to_owned()),
         ("resolver_uids = [972]", "resolver_uids = [0]".to_owned()),
+        ("proxy_uids = [973]", "proxy_uids = [0]".to_owned()),
         ("group = 960\n", String::new()),
         ("runtime_group = \"clawgress-front\"\n", String::new()),
         ("log_group = 979\n", String::new()),

@@ -69,11 +69,9 @@ pub fn judge(config: &Config) -> Result<Running, StartError> {
     let queue =
         Queue::open(&path, settings).map_err(|source| StartError::Queue { path, source })?;
     let ledger = Arc::new(Ledger::new(&clawgress_config::access::Quotas::default()));
-    let judge = Arc::new(Judge::new(
-        queue,
-        Arc::clone(&ledger),
-        Blocked::read(&blocked_file(config))?,
-    ));
+    let blocked = Blocked::read(&blocked_file(config))?;
+    let judge = Judge::new(queue, Arc::clone(&ledger), blocked);
+    let judge = Arc::new(judge.with_counter(config.counted_socket.clone()));
     let reader = judge.queue().reader();
     let socket = config.ship_socket.clone();
     tokio::spawn(async move {

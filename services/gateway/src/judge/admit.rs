@@ -1,8 +1,8 @@
 //! Whether a request may go, in one order for every form of request: who, what, how much, and then written down.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -134,6 +134,8 @@ impl Judge {
             plain: AtomicBool::new(false),
             upgraded: asked.upgrade,
             dialled: ArcSwapOption::empty(),
+            leg: Mutex::default(),
+            counted: ArcSwapOption::empty(),
             reservation,
             settled: AtomicU64::new(0),
             _open: open,
@@ -229,7 +231,7 @@ fn decide<'s>(
     snapshot
         .policy
         .rules
-        .decide_on_proxy(&snapshot.policy.index, &request, moment)
+        .decide(&snapshot.policy.index, &request, moment)
 }
 
 fn request<'r>(
@@ -281,7 +283,7 @@ pub(super) fn judge_subject<'s>(
     snapshot
         .policy
         .rules
-        .decide_on_proxy(&snapshot.policy.index, &request, moment)
+        .decide(&snapshot.policy.index, &request, moment)
 }
 
 pub(super) fn may_dial(
@@ -311,7 +313,7 @@ pub(super) fn may_dial(
         if !snapshot
             .policy
             .rules
-            .decide_on_proxy(&snapshot.policy.index, &request, moment)
+            .decide(&snapshot.policy.index, &request, moment)
             .allowed
         {
             return Err(Reason::PrivateAddress);

@@ -8,19 +8,22 @@ mod admit;
 mod again;
 mod agents;
 mod blocked;
+mod counted;
 mod events;
 mod folded;
 mod own;
 mod snapshot;
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use clawgress_audit::queue::Queue;
 use clawgress_identity::Identity;
+use clawgress_link::counted::{Class, Leg};
 use clawgress_policy::{Moment, Reason};
 use clawgress_quota::{Ledger, Reservation, Share, Spent};
 use tokio::sync::watch;
@@ -57,6 +60,10 @@ pub struct Subject {
     pub upgraded: bool,
     /// The address that was dialled; unspecified before.
     pub dialled: ArcSwapOption<IpAddr>,
+    /// The gateway's own connection to it.
+    leg: Mutex<Option<Leg>>,
+    /// What the kernel counts that connection as.
+    counted: ArcSwapOption<Class>,
     reservation: Reservation,
     /// Bytes of both directions that its quotas were told of.
     settled: AtomicU64,
@@ -71,6 +78,8 @@ pub struct Judge {
     agents: Arc<Agents>,
     folded: Folded,
     metrics: Arc<Metrics>,
+    /// Of the enforcer.
+    counter: Option<PathBuf>,
     /// None: the kernel has not been asked yet, so nothing may be dialled.
     own: ArcSwapOption<Own>,
     clock_trusted: AtomicBool,
@@ -92,6 +101,7 @@ impl Judge {
             agents: Arc::default(),
             folded: Folded::default(),
             metrics: Arc::default(),
+            counter: None,
             own: ArcSwapOption::empty(),
             clock_trusted: AtomicBool::new(false),
             clock_behind: AtomicBool::new(false),

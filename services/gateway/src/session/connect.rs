@@ -140,6 +140,7 @@ pub(super) fn end_unreached(admission: Admission, denial: &Denial) {
 /// Resolves, judges each address, and dials what is left.
 pub(super) async fn reach(worker: &Worker, flow: &Flow) -> Result<(TcpStream, SocketAddr), Denial> {
     let subject = &flow.subject;
+    worker.judge.count(subject).await.map_err(Denial::of)?;
     let good = addresses(worker, subject).await?;
     let dialled = dial(&good, subject.port, worker.limits.connect).await;
     let (stream, address) = dialled.map_err(|error| {
@@ -147,6 +148,11 @@ pub(super) async fn reach(worker: &Worker, flow: &Flow) -> Result<(TcpStream, So
         Denial::upstream("unreachable", matches!(error, DialError::Silent(_)))
     })?;
     subject.dialled.store(Some(Arc::new(address.ip())));
+    if let Err(error) = subject.connected(&stream, address) {
+        tracing::info!(request_id = %subject.id, host = %subject.host, "not reached: {error}");
+        return Err(Denial::upstream("unreachable", false));
+    }
+    worker.judge.count(subject).await.map_err(Denial::of)?;
     // A change while it was being dialled found nothing to cut yet.
     match flow.is_cut() {
         Some(Cut::Denied(reason)) => Err(Denial::of(reason)),
@@ -191,6 +197,7 @@ pub(super) async fn run(worker: &Arc<Worker>, connection: Connection, opened: Op
         ..
     } = connection;
     let ended = tunnel::run(worker, &listed, stream, upstream, ahead, plain).await;
+    let ended = explained(worker, &listed.flow, ended).await;
     finish(admission, &listed, &ended, 200, address, connected);
     drop(place);
 }
@@ -206,8 +213,20 @@ pub(super) async fn run_upgraded(worker: &Arc<Worker>, connection: Connection, o
     } = opened;
     let Connection { stream, place, .. } = connection;
     let ended = crate::relay::relay(stream, upstream, &listed.flow, &worker.pipes).await;
+    let ended = explained(worker, &listed.flow, ended).await;
     finish(admission, &listed, &ended, 101, address, connected);
     drop(place);
+}
+
+/// A flow that breaks may have been cut by the kernel.
+pub(super) async fn explained(worker: &Worker, flow: &Flow, ended: Ended) -> Ended {
+    match ended {
+        Ended::Broken(error) => match worker.judge.why_broken(&flow.subject).await {
+            Some(reason) => Ended::Cut(Cut::Denied(reason)),
+            None => Ended::Broken(error),
+        },
+        ended => ended,
+    }
 }
 
 pub(super) fn finish(

@@ -10,7 +10,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::body::BodyError;
-use super::connect::{Opened, addresses, end_unreached, finish, reach};
+use super::connect::{Opened, addresses, end_unreached, explained, finish, reach};
 use super::exchange::{Answered, Exchange, Failed, Fault, exchange};
 use super::tunnel::{Stopped, guarded};
 use super::{Connection, Next, answer, fresh_id, rewrite, shown};
@@ -166,9 +166,13 @@ async fn pass_on(
         .await;
         match done {
             Ok(answered) if answered.upgraded.is_some() => {
-                return upgraded(connection, ready, server, address, connected, answered).await;
+                return upgraded(
+                    worker, connection, ready, server, address, connected, answered,
+                )
+                .await;
             }
             Ok(answered) => {
+                let is_counted = worker.judge.is_counted(&ready.admission.subject);
                 end(
                     ready.admission,
                     &ready.listed,
@@ -178,7 +182,7 @@ async fn pass_on(
                     address,
                     connected,
                 );
-                if answered.server_stays {
+                if answered.server_stays && !is_counted {
                     worker.pool.put(ready.key, server, address);
                 }
                 return Done::Next(if answered.agent_stays {
@@ -217,9 +221,13 @@ async fn server_for(
     may_be_kept: bool,
 ) -> Result<(TcpStream, SocketAddr, bool), Denial> {
     let subject = &ready.admission.subject;
+    // One whose bytes count is nobody else's, and every one of them counts from its beginning.
+    let may_be_kept = may_be_kept && !worker.judge.is_counted(subject);
     if may_be_kept && let Some(kept) = worker.pool.take(&ready.key) {
         let good = addresses(worker, subject).await?;
-        if good.contains(&kept.address.ip()) {
+        if good.contains(&kept.address.ip())
+            && subject.connected(&kept.stream, kept.address).is_ok()
+        {
             subject.dialled.store(Some(Arc::new(kept.address.ip())));
             return Ok((kept.stream, kept.address, true));
         }
@@ -229,6 +237,7 @@ async fn server_for(
 }
 
 async fn upgraded(
+    worker: &Worker,
     connection: &mut Connection,
     ready: Ready<'_>,
     server: TcpStream,
@@ -256,14 +265,8 @@ async fn upgraded(
     if let Err(stopped) = passed.await {
         connection.stream.sever();
         sever(&server);
-        finish(
-            admission,
-            &listed,
-            &Ended::from(stopped),
-            101,
-            address,
-            connected,
-        );
+        let ended = explained(worker, flow, Ended::from(stopped)).await;
+        finish(admission, &listed, &ended, 101, address, connected);
         return Done::Next(Next::Close);
     }
     Done::Upgraded(Box::new(Opened {
@@ -285,6 +288,12 @@ async fn failure(
 ) -> Done {
     let id = ready.admission.subject.id;
     tracing::info!(request_id = %id, server = %address, "not passed on whole: {}", failed.fault);
+    let broken = match &failed.fault {
+        Fault::Body(BodyError::Read(_) | BodyError::Write(_)) | Fault::Gone => {
+            worker.judge.why_broken(&ready.admission.subject).await
+        }
+        _ => None,
+    };
     let (kind, denial) = match &failed.fault {
         Fault::Cut(Cut::Denied(reason)) => (Kind::Denied, Denial::of(*reason)),
         Fault::Cut(_) => (Kind::Allowed, Denial::of(Reason::Unavailable)),
@@ -292,7 +301,10 @@ async fn failure(
             (Kind::Denied, Denial::malformed(error))
         }
         Fault::Body(BodyError::Silent) => (Kind::Allowed, Denial::upstream("silent", true)),
-        Fault::Body(_) | Fault::Gone => (Kind::Allowed, Denial::upstream("broken", false)),
+        Fault::Body(_) | Fault::Gone => match broken {
+            Some(reason) => (Kind::Denied, Denial::of(reason)),
+            None => (Kind::Allowed, Denial::upstream("broken", false)),
+        },
         Fault::Head(_) | Fault::Field(_) | Fault::Unasked => {
             (Kind::Allowed, Denial::upstream("malformed-answer", false))
         }

@@ -53,7 +53,11 @@ impl Drop for OfStream {
 /// None: there are as many connections and streams as there may be.
 fn place_of(worker: &Worker, shared: &Arc<Shared>) -> Option<OfStream> {
     let first = shared.streams.fetch_add(1, Ordering::Relaxed) == 0;
-    let place = (!first).then(|| worker.enter_again());
+    let known = || {
+        let place = shared.place.lock().unwrap_or_else(PoisonError::into_inner);
+        place.is_known()
+    };
+    let place = (!first).then(|| worker.enter_again(known()));
     let full = matches!(place, Some(None));
     let of_stream = OfStream {
         shared: Arc::clone(shared),
@@ -188,6 +192,7 @@ async fn serve_stream(
     let stream = Stream::Http2(Box::new(Http2Stream::new(request.into_body(), send)));
     let plain = admission.verdict.plain_tunnel;
     let ended = tunnel::run(&worker, &listed, stream, upstream, Vec::new(), plain).await;
+    let ended = connect::explained(&worker, &listed.flow, ended).await;
     connect::finish(admission, &listed, &ended, 200, address, connected);
     drop(own);
 }

@@ -183,7 +183,7 @@ impl Stack {
     }
 
     /// The process that does the work: of the gateway the child of the one that was started.
-    fn worker(&self, name: &str) -> Option<Pid> {
+    pub(crate) fn worker(&self, name: &str) -> Option<Pid> {
         let (_, child) = self.daemons.iter().rfind(|(known, _)| *known == name)?;
         let pid = child.id();
         if name != "gateway" {

@@ -82,6 +82,53 @@ fn all_connections_have_a_bound_and_who_is_turned_away_is_counted() {
 }
 
 #[test]
+fn strangers_leave_places_for_sources_of_agents() {
+    Lab::run_with(
+        |world| world.revision.access.gateway.connections = 8,
+        |lab| {
+            let mut agent = lab.agent();
+            assert!(ask(lab, &mut agent, "first").is_some());
+            drop(agent);
+            // They say nothing, from wherever they are.
+            let strangers: Vec<TcpStream> = (20..40).map(from_elsewhere).collect();
+            let left = || {
+                strangers
+                    .iter()
+                    .filter(|stranger| is_open(stranger))
+                    .count()
+            };
+            let began = std::time::Instant::now();
+            while left() != 6 {
+                assert!(began.elapsed().as_secs() < 5, "{} strangers are in", left());
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            for path in ["one", "two", "three"] {
+                assert!(ask(lab, &mut lab.agent(), path).is_some(), "{path}");
+            }
+            assert_eq!(left(), 6);
+        },
+    );
+}
+
+fn from_elsewhere(last: u8) -> TcpStream {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, socket};
+    use std::os::fd::AsRawFd;
+    let family = AddressFamily::Inet;
+    let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    bind(fd.as_raw_fd(), &SockaddrIn::new(203, 0, 113, last, 0)).unwrap();
+    connect(fd.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 3128)).unwrap();
+    let stream = TcpStream::from(fd);
+    stream.set_nonblocking(true).unwrap();
+    stream
+}
+
+/// The other side has neither ended nor said anything.
+fn is_open(stream: &TcpStream) -> bool {
+    let peeked = stream.peek(&mut [0]);
+    matches!(peeked, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+}
+
+#[test]
 fn early_data_is_not_held_back_without_end() {
     Lab::run(|lab| {
         let mut agent = lab.agent();

@@ -114,7 +114,7 @@ fn queued(judge: &Judge) -> Vec<Value> {
 #[test]
 fn before_there_is_anything_to_judge_by_each_request_is_denied_and_recorded() {
     let state = tempfile::tempdir().unwrap();
-    let judge = World::judge_without_snapshot(&state.path().join("queue"));
+    let judge = World::judge_without_snapshot(&state.path().join("queue"), None);
     let (_gateway, address) = serve(&judge);
     for request in [
         "GET http://example.com/ HTTP/1.1\r\nHost: example.com\r\n\r\n",

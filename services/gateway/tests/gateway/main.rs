@@ -3,6 +3,7 @@
 mod bad;
 mod bounds;
 mod change;
+mod counted;
 mod events;
 mod lab;
 mod origin;

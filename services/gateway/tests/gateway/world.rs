@@ -1,7 +1,7 @@
 //! A gateway as it runs, with a revision, agents and an audit queue of its own, for tests and for the bench.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ pub(crate) const LIMITS: Limits = Limits {
 
 /// What is committed and who has which key; changed, and then taken by the judge.
 pub(crate) struct World {
+    /// Where the enforcer is asked to count.
+    pub(crate) counter: Option<PathBuf>,
     pub(crate) revision: Revision,
     pub(crate) credentials: Credentials,
 }
@@ -54,6 +56,7 @@ impl World {
             },
         };
         Self {
+            counter: None,
             revision,
             credentials: Credentials::default(),
         }
@@ -100,12 +103,12 @@ impl World {
     }
 
     pub(crate) fn judge(&mut self, queue: &Path) -> Arc<Judge> {
-        let judge = Self::judge_without_snapshot(queue);
+        let judge = Self::judge_without_snapshot(queue, self.counter.clone());
         judge.take(self.snapshot());
         judge
     }
 
-    pub(crate) fn judge_without_snapshot(queue: &Path) -> Arc<Judge> {
+    pub(crate) fn judge_without_snapshot(queue: &Path, counter: Option<PathBuf>) -> Arc<Judge> {
         // Nobody ships from here: it has to hold all that a bench records.
         let settings = Settings {
             max_bytes: 8 << 30,
@@ -113,11 +116,9 @@ impl World {
             ..Settings::default()
         };
         let queue = Queue::open(queue, settings).expect("an audit queue");
-        let judge = Arc::new(Judge::new(
-            queue,
-            Arc::new(Ledger::new(&Quotas::default())),
-            Blocked::default(),
-        ));
+        let ledger = Arc::new(Ledger::new(&Quotas::default()));
+        let judge = Judge::new(queue, ledger, Blocked::default());
+        let judge = Arc::new(judge.with_counter(counter));
         judge.take_own(Own::default());
         judge
     }

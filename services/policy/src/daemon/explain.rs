@@ -111,7 +111,7 @@ pub(crate) fn explain(
         tunnel: target.tunnel,
         resolved: &[],
     };
-    let decision = rules.decide_on_proxy(&index, &request, moment);
+    let decision = rules.decide(&index, &request, moment);
     let considered = rules.explain(&index, &request, moment);
     if decision.allowed {
         notes.push(

@@ -5,6 +5,7 @@
 
 mod agents;
 mod build;
+mod counted;
 pub(crate) mod names;
 mod principal;
 mod rows;
@@ -19,6 +20,7 @@ use clawgress_config::{
 };
 
 pub use build::IndexError;
+pub use counted::Counted;
 pub use principal::{CompiledScope, Identity, Principal, PrincipalId, PrincipalKind, Ruled};
 
 use crate::rules::wire_ports;
@@ -106,17 +108,6 @@ impl Index {
         self.principal_of(source)
             .filter(|principal| !principal.is_lan())
             .unwrap_or(&self.everybody)
-    }
-
-    /// Whether a limit of the source's host would go uncounted if this went by way of the proxy: its own rate, or a cap
-    /// on this canonical name. The kernel counts both by the host's own flows, and those of the proxy are its own.
-    pub fn is_uncounted_on_proxy(&self, source: IpAddr, name: Option<&str>) -> bool {
-        let Some(who) = self.principal_of(source) else {
-            return false;
-        };
-        let holder = self.holder(who);
-        let own_rate = !holder.scope.global && holder.scope.egress_kbps.is_some();
-        own_rate || name.is_some_and(|name| self.caps_of(who, name).next().is_some())
     }
 
     /// Whose caps and limit this one shares: its host's, or its own.

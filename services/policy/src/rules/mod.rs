@@ -181,24 +181,6 @@ impl Rules {
         }
     }
 
-    /// As `decide`, for what goes by way of the proxy: what the source's host could not be counted for there is denied.
-    pub fn decide_on_proxy<'r>(
-        &'r self,
-        index: &'r Index,
-        request: &Request<'_>,
-        moment: Moment,
-    ) -> Decision<'r> {
-        let decision = self.decide(index, request, moment);
-        let name = match request.host {
-            Host::Name(name) => Some(name),
-            Host::Address(_) => None,
-        };
-        if decision.allowed && index.is_uncounted_on_proxy(request.source, name) {
-            return denied_by_default(index, Reason::Uncounted, decision.label);
-        }
-        decision
-    }
-
     /// The first instant after the moment at which a window of any rule opens or closes. None while the clock can't be
     /// trusted: whatever has a window is shut until that changes.
     pub fn next_change(&self, moment: Moment) -> Option<i64> {

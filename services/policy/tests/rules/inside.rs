@@ -1,7 +1,13 @@
-//! What rules about the world do not mean, and what the proxy can't count for a host.
+//! What rules about the world do not mean, and by whose limits the proxy's flows count.
+
+use std::collections::BTreeSet;
 
 use clawgress_config::access::{Action, RuleMode};
-use clawgress_policy::{Host, Moment, Reason, Request};
+use clawgress_config::policy::DomainPattern;
+use clawgress_policy::{Host, Moment, Request};
+use proptest::collection::btree_set;
+use proptest::prelude::*;
+use proptest::sample::select;
 
 use crate::made::{NOW, World, rule, tunnel};
 
@@ -47,7 +53,7 @@ fn a_rule_about_the_world_is_not_about_what_is_inside() {
 }
 
 #[test]
-fn what_a_host_is_counted_for_is_denied_on_the_proxy() {
+fn what_the_proxy_carries_counts_by_the_limits_of_the_host_that_it_is_for() {
     let policy = clawgress_config::policy::Policy::from_json(
         br#"{"version": 1, "allow": {"domains": ["a.example", "b.example"], "ports": [443]},
             "hosts": {
@@ -58,26 +64,88 @@ fn what_a_host_is_counted_for_is_denied_on_the_proxy() {
     )
     .unwrap();
     let world = World::of(policy, clawgress_config::access::Access::default());
-    let decide = |source: &str, name: &str| {
+    let counted = |source: &str, name: Option<&str>| {
+        let found = world.index.counted_on_proxy(source.parse().unwrap(), name);
+        found.map(|counted| {
+            let pattern = counted.pattern.map(DomainPattern::as_str);
+            (counted.holder.name.as_str(), pattern)
+        })
+    };
+    let capped = "192.168.10.9";
+    assert_eq!(
+        counted(capped, Some("a.example")),
+        Some(("capped", Some("a.example")))
+    );
+    assert_eq!(
+        counted("::ffff:192.168.10.9", Some("a.example")),
+        Some(("capped", Some("a.example")))
+    );
+    assert_eq!(counted(capped, Some("b.example")), None);
+    // Which may be the address of anything.
+    assert_eq!(counted(capped, None), Some(("capped", None)));
+    let slow = "192.168.10.10";
+    assert_eq!(counted(slow, Some("a.example")), Some(("slow", None)));
+    assert_eq!(counted(slow, None), Some(("slow", None)));
+    for other in ["192.168.10.11", "203.0.113.1"] {
+        assert_eq!(counted(other, Some("a.example")), None);
+        assert_eq!(counted(other, None), None);
+    }
+    // The way is open to all of them, as it is beside the proxy.
+    for source in [capped, slow] {
         let request = Request {
             source: source.parse().unwrap(),
-            ..tunnel(name)
+            ..tunnel("a.example")
         };
-        let moment = Moment::trusted(NOW);
-        assert!(
-            world.rules.decide(&world.index, &request, moment).allowed,
-            "{source} {name}"
-        );
-        world
+        let decision = world
             .rules
-            .decide_on_proxy(&world.index, &request, moment)
-            .reason
-    };
-    assert_eq!(decide("192.168.10.9", "a.example"), Some(Reason::Uncounted));
-    assert_eq!(decide("192.168.10.9", "b.example"), None);
-    assert_eq!(
-        decide("192.168.10.10", "a.example"),
-        Some(Reason::Uncounted)
-    );
-    assert_eq!(decide("192.168.10.11", "a.example"), None);
+            .decide(&world.index, &request, Moment::trusted(NOW));
+        assert!(decision.allowed, "{source}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    /// One pattern says which caps a name counts against.
+    #[test]
+    fn the_most_specific_cap_tells_all_the_others(
+        patterns in btree_set(
+            select(vec!["e", "*.e", "a.e", "*.a.e", "b.a.e", "*.b.a.e", "c.b.a.e", "ba.e", "*.ba.e"]),
+            1..6,
+        ),
+        name in select(vec!["e", "a.e", "b.a.e", "c.b.a.e", "d.c.b.a.e", "ba.e", "x.ba.e", "x.e"]),
+    ) {
+        let domains: Vec<String> = patterns
+            .iter()
+            .map(|pattern| format!(r#""{pattern}xample""#))
+            .collect();
+        let caps: Vec<String> = patterns
+            .iter()
+            .map(|pattern| format!(r#""{pattern}xample": {{"bytes": 9, "period": "day"}}"#))
+            .collect();
+        let policy = format!(
+            r#"{{"version": 1, "allow": {{"domains": ["z.example"]}}, "hosts": {{"h": {{
+                "sources": ["192.168.10.9/32"], "allow": {{"domains": [{}]}},
+                "exfil": {{"domains": {{{}}}}}}}}}}}"#,
+            domains.join(","),
+            caps.join(",")
+        );
+        let policy = clawgress_config::policy::Policy::from_json(policy.as_bytes()).unwrap();
+        let world = World::of(policy, clawgress_config::access::Access::default());
+        let name = format!("{name}xample");
+        let who = world.index.by_name("h").unwrap();
+        let expected: BTreeSet<&str> = world
+            .index
+            .caps_of(who, &name)
+            .map(|(pattern, _)| pattern.as_str())
+            .collect();
+        let counted = world.index.counted_on_proxy("192.168.10.9".parse().unwrap(), Some(&name));
+        let found: BTreeSet<&str> = counted
+            .and_then(|counted| counted.pattern)
+            .into_iter()
+            .flat_map(|pattern| who.caps_around(pattern))
+            .map(|(pattern, _)| pattern.as_str())
+            .collect();
+        prop_assert_eq!(found, expected);
+    }
 }
