@@ -170,7 +170,7 @@ fn events() -> [Value; 3] {
         }),
         json!({
             "timestamp": "2026-11-21T21:43:44.000000Z", "source": "dns", "agent_id": "lan/eth1",
-            "destination_host": "a\u{1b}[2J.example", "decision": "deny", "folded": 1200
+            "destination_host": "a\u{1b}[2J\u{202e}.example", "decision": "deny", "folded": 1200
         }),
     ]
 }

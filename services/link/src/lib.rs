@@ -25,6 +25,7 @@ pub mod ruleset;
 pub mod seal;
 pub mod service;
 pub mod services;
+pub mod terminal;
 pub mod units;
 pub mod unix_http;
 
