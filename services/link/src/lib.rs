@@ -17,6 +17,7 @@ pub mod front;
 pub mod health;
 pub mod hex;
 pub mod line;
+pub mod lookup;
 pub mod mtls;
 pub mod pins;
 pub mod reload;
