@@ -7,6 +7,7 @@ pub mod uid {
     pub const BIND: u32 = 963;
     pub const HAPROXY: u32 = 964;
     pub const GATEWAY: u32 = 973;
+    pub const IDENTITY: u32 = 974;
     pub const AUDIT: u32 = 976;
 }
 
@@ -44,6 +45,8 @@ pub mod mark {
     pub const GATEWAY: u32 = 0x0800_0000;
     /// The audit trail opened the flow, to a collector.
     pub const TRAIL: u32 = 0x1000_0000;
+    /// The identity service opened the flow, to the server of an issuer's keys.
+    pub const KEYS: u32 = 0x2000_0000;
     /// What a flow on the fast path must have: this generation, and not cut.
     pub const FAST: u32 = GENERATION | CUT;
 }

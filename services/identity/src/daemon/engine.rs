@@ -2,9 +2,10 @@
 //!
 //! One change at a time; what was answered holds, and is with every gateway that listens.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use anyhow::{Context, bail};
 use clawgress_config::access::{Access, AuthType, Issuer, KeySource};
@@ -19,6 +20,7 @@ use clawgress_policy::Revision;
 use serde_json::json;
 
 use super::Config;
+use super::fetch::{Fetched, Order};
 use super::store::{Store, StoreError};
 use super::trust::Trust;
 
@@ -40,6 +42,7 @@ pub(super) struct Engine {
 struct Inner {
     store: Store,
     trust: Trust,
+    fetched: Fetched,
     access: Arc<Access>,
     /// Which revision that is.
     read: Option<(PathBuf, SystemTime)>,
@@ -81,6 +84,7 @@ impl Engine {
             inner: Mutex::new(Inner {
                 store,
                 trust: Trust::default(),
+                fetched: Fetched::open(&config.state),
                 access: Arc::default(),
                 read: None,
                 signing,
@@ -95,7 +99,35 @@ impl Engine {
         inner.read_revision(&self.revision);
         let access = Arc::clone(&inner.access);
         inner.trust.read(&access, &self.files);
+        let Inner { trust, fetched, .. } = &mut *inner;
+        fetched.want(&access, Instant::now(), |file| {
+            trust.file(&self.files, file)
+        });
         self.publish(&mut inner)
+    }
+
+    /// Which sets of keys are to be fetched now.
+    pub(super) fn orders(&self) -> Vec<Order> {
+        self.lock().fetched.due(Instant::now())
+    }
+
+    /// What came of a fetch; other keys are published before this returns.
+    pub(super) fn fetched(
+        &self,
+        order: &Order,
+        answer: Result<String, String>,
+    ) -> anyhow::Result<()> {
+        let mut inner = self.lock();
+        if inner.fetched.take(order, answer, Instant::now()) {
+            tracing::info!("keys of the issuer {} are new", order.issuer);
+            self.publish(&mut inner)?;
+        }
+        Ok(())
+    }
+
+    /// A gateway was shown tokens by keys of these issuers that it does not know.
+    pub(super) fn missed(&self, issuers: &BTreeSet<String>) {
+        self.lock().fetched.missed(issuers, Instant::now());
     }
 
     pub(super) fn refresh_when_stale(&self) -> anyhow::Result<()> {
@@ -266,7 +298,8 @@ impl Engine {
     fn status(&self, inner: &Inner) -> anyhow::Result<Status> {
         let snapshot = inner.snapshot()?;
         let directory = Directory::build(&snapshot, &inner.access, self.credential_key.clone());
-        let faults = [inner.trust.faults(), directory.faults()].concat();
+        let fetching = inner.fetched.faults();
+        let faults = [inner.trust.faults(), &fetching, directory.faults()].concat();
         Ok(Status {
             snapshot: self.publisher.mark().map(|mark| (mark.epoch, mark.number)),
             agents: inner.access.agents.len(),
@@ -390,6 +423,13 @@ impl Inner {
     fn snapshot(&self) -> anyhow::Result<Snapshot> {
         let mut snapshot = self.store.snapshot()?;
         self.trust.add_to(&mut snapshot);
+        for (name, issuer) in &self.access.issuers {
+            if matches!(issuer.keys, KeySource::Url(_))
+                && let Ok(keys) = self.fetched.keys(name)
+            {
+                snapshot.key_sets.insert(name.clone(), keys.to_owned());
+            }
+        }
         let mut keys = Vec::new();
         for key in self.store.signing_keys()? {
             keys.push(

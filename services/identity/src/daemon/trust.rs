@@ -52,9 +52,8 @@ impl Trust {
                         next.key_sets.insert(name.clone(), text);
                     }
                 }
-                KeySource::Url(url) => next.faults.push(format!(
-                    "the issuer {name} has its keys at {url}; fetching is not supported, name a file"
-                )),
+                // See `fetch`.
+                KeySource::Url(_) => {}
             }
         }
         let pair = access.client_ca.as_ref().map(|ca| {
@@ -83,6 +82,11 @@ impl Trust {
             }
         }
         *self = next;
+    }
+
+    /// The text of another file that the revision names.
+    pub(crate) fn file(&mut self, below: &Path, file: &str) -> Result<String, String> {
+        self.text(below, file)
     }
 
     pub(crate) fn add_to(&self, snapshot: &mut Snapshot) {

@@ -24,6 +24,7 @@ fn access() -> Access {
             audience: "gateway".to_owned(),
             algorithms: ["EdDSA".to_owned()].into(),
             keys: KeySource::Own,
+            key_ca: None,
             leeway_seconds: 5,
             claims: std::collections::BTreeMap::new(),
         },
