@@ -41,7 +41,8 @@ impl Trust {
         let mut next = Self::default();
         for (name, issuer) in &access.issuers {
             match &issuer.keys {
-                KeySource::Own => {}
+                // Those of a URL are fetched: see `fetch`.
+                KeySource::Own | KeySource::Url(_) => {}
                 KeySource::File(file) => {
                     let read = next.text(below, file).and_then(|text| {
                         KeySet::of_jwks(&text).map_err(|why| format!("{file}: {why}"))?;
@@ -52,8 +53,6 @@ impl Trust {
                         next.key_sets.insert(name.clone(), text);
                     }
                 }
-                // See `fetch`.
-                KeySource::Url(_) => {}
             }
         }
         let pair = access.client_ca.as_ref().map(|ca| {

@@ -125,19 +125,19 @@ impl Client {
     }
 
     async fn connect(&self, server: &Endpoint) -> Result<TcpStream, String> {
-        let (addresses, literal) = match server.address() {
-            Some(address) => (vec![address], true),
-            None => {
-                let resolver = self
-                    .resolver
-                    .ok_or("identity.toml names no resolver; write one, as in 127.0.0.1:53")?;
-                let found = lookup::addresses(resolver, &server.host, LOOKUP).await;
-                (found.map_err(|error| error.to_string())?, false)
-            }
+        let literal = server.address();
+        let addresses = if let Some(address) = literal {
+            vec![address]
+        } else {
+            let resolver = self
+                .resolver
+                .ok_or("identity.toml names no resolver; write one, as in 127.0.0.1:53")?;
+            let found = lookup::addresses(resolver, &server.host, LOOKUP).await;
+            found.map_err(|error| error.to_string())?
         };
         let mut last = format!("{} has no address", server.host);
         for address in addresses {
-            if let Err(why) = (self.permits)(address, literal) {
+            if let Err(why) = (self.permits)(address, literal.is_some()) {
                 last = format!("{address} {why}");
                 continue;
             }
