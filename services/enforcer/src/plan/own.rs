@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::{
     forward::errors,
     frame::{Frame, WIRE_PORTS},
-    layout::{mark, port, uid},
+    layout::{OWN_PORTS, mark, port, uid},
     named::inside_blocks,
     raw::{prefix, wire_sources},
     ruleset::Ruleset,
@@ -21,8 +21,8 @@ use super::{
     statement::{
         accept, addresses, arrives_on, at_most, concat, count, ct_original, direction, drop,
         fib_is_not, flag, goto, ip, is, is_fast, is_not, leaves_by, limit, mark_has, mark_is, meta,
-        named_set, networks, number, numbers, payload, protocol, redirected, services, state,
-        tcp_flags, text, verdict_by,
+        named_set, networks, number, numbers, payload, protocol, redirected, services, set_of,
+        state, tcp_flags, text, verdict_by,
     },
 };
 
@@ -58,6 +58,43 @@ fn loopback(ruleset: &mut Ruleset, key: MetaKey) {
         state("related"),
         is_reset(),
         accept(),
+    ]);
+}
+
+/// Who may begin to speak to the box's own services, before `loopback` lets everybody speak to everybody else.
+fn own_ports(ruleset: &mut Ruleset) {
+    let over = |v6: bool, network: &'static str| {
+        vec![
+            is(meta(MetaKey::Oif), text("lo")),
+            is(ip(v6, "saddr"), prefix(network)),
+            is(ip(v6, "daddr"), prefix(network)),
+        ]
+    };
+    let port = || [meta(MetaKey::L4proto), payload("th", "dport")];
+    let transports = ["tcp", "udp"];
+    for (v6, network) in [(false, "127.0.0.0/8"), (true, "::1")] {
+        // What the kernel sends for a flow whose socket is closed has no user.
+        ruleset.rule([over(v6, network), vec![state("established"), accept()]].concat());
+        let whose = concat([port().to_vec(), vec![meta(MetaKey::Skuid)]].concat());
+        let users = OWN_PORTS.iter().flat_map(|(port, users)| {
+            users.iter().flat_map(move |user| {
+                transports.map(|transport| {
+                    concat([text(transport), number(u32::from(*port)), number(*user)])
+                })
+            })
+        });
+        let may = is(whose, set_of(users));
+        ruleset.rule([over(v6, network), vec![may, accept()]].concat());
+    }
+    let ports = OWN_PORTS
+        .iter()
+        .flat_map(|(port, _)| transports.map(|transport| (transport, *port)));
+    let ports: Vec<(&str, u16)> = ports.collect();
+    ruleset.rule([
+        is(meta(MetaKey::Oif), text("lo")),
+        is(concat(port()), services(&ports)),
+        count("dropped_output"),
+        drop(),
     ]);
 }
 
@@ -291,6 +328,7 @@ pub(super) fn output(ruleset: &mut Ruleset, frame: &Frame<'_>) {
         0,
         NfChainPolicy::Drop,
     );
+    own_ports(ruleset);
     loopback(ruleset, MetaKey::Oif);
     ruleset.rule([
         is(meta(MetaKey::Oif), text("lo")),
