@@ -13,7 +13,8 @@ use serde_json::Value;
 use super::{
     forward::errors,
     frame::{Frame, WIRE_PORTS},
-    layout::{OWN_PORTS, mark, port, uid},
+    layout::{mark, port, uid},
+    loopback,
     named::inside_blocks,
     raw::{prefix, wire_sources},
     ruleset::Ruleset,
@@ -21,8 +22,8 @@ use super::{
     statement::{
         accept, addresses, arrives_on, at_most, concat, count, ct_original, direction, drop,
         fib_is_not, flag, goto, ip, is, is_fast, is_not, leaves_by, limit, mark_has, mark_is, meta,
-        named_set, networks, number, numbers, payload, protocol, redirected, services, set_of,
-        state, tcp_flags, text, verdict_by,
+        named_set, networks, number, numbers, payload, protocol, redirected, services, state,
+        tcp_flags, text, verdict_by,
     },
 };
 
@@ -42,63 +43,7 @@ fn service(port: &'static str, services_: &[(&str, u16)]) -> Value {
     )
 }
 
-fn loopback(ruleset: &mut Ruleset, key: MetaKey) {
-    for (v6, network) in [(false, "127.0.0.0/8"), (true, "::1")] {
-        // By card and by address: an own outside address reached over lo is not loopback.
-        ruleset.rule([
-            is(meta(key), text("lo")),
-            is(ip(v6, "saddr"), prefix(network)),
-            is(ip(v6, "daddr"), prefix(network)),
-            accept(),
-        ]);
-    }
-    // The front is told of a refused flow over loopback, with the addresses of that flow.
-    ruleset.rule([
-        is(meta(key), text("lo")),
-        state("related"),
-        is_reset(),
-        accept(),
-    ]);
-}
-
-/// Who may begin to speak to the box's own services, before `loopback` lets everybody speak to everybody else.
-fn own_ports(ruleset: &mut Ruleset) {
-    let over = |v6: bool, network: &'static str| {
-        vec![
-            is(meta(MetaKey::Oif), text("lo")),
-            is(ip(v6, "saddr"), prefix(network)),
-            is(ip(v6, "daddr"), prefix(network)),
-        ]
-    };
-    let port = || [meta(MetaKey::L4proto), payload("th", "dport")];
-    let transports = ["tcp", "udp"];
-    for (v6, network) in [(false, "127.0.0.0/8"), (true, "::1")] {
-        // What the kernel sends for a flow whose socket is closed has no user.
-        ruleset.rule([over(v6, network), vec![state("established"), accept()]].concat());
-        let whose = concat([port().to_vec(), vec![meta(MetaKey::Skuid)]].concat());
-        let users = OWN_PORTS.iter().flat_map(|(port, users)| {
-            users.iter().flat_map(move |user| {
-                transports.map(|transport| {
-                    concat([text(transport), number(u32::from(*port)), number(*user)])
-                })
-            })
-        });
-        let may = is(whose, set_of(users));
-        ruleset.rule([over(v6, network), vec![may, accept()]].concat());
-    }
-    let ports = OWN_PORTS
-        .iter()
-        .flat_map(|(port, _)| transports.map(|transport| (transport, *port)));
-    let ports: Vec<(&str, u16)> = ports.collect();
-    ruleset.rule([
-        is(meta(MetaKey::Oif), text("lo")),
-        is(concat(port()), services(&ports)),
-        count("dropped_output"),
-        drop(),
-    ]);
-}
-
-fn is_reset() -> Value {
+pub(super) fn is_reset() -> Value {
     tcp_flags(flag::RST, flag::RST)
 }
 
@@ -111,7 +56,7 @@ pub(super) fn input(ruleset: &mut Ruleset, frame: &Frame<'_>) {
         0,
         NfChainPolicy::Drop,
     );
-    loopback(ruleset, MetaKey::Iif);
+    loopback::rest(ruleset, MetaKey::Iif);
     ruleset.rule([
         is(meta(MetaKey::Iif), text("lo")),
         count("dropped_input"),
@@ -328,8 +273,8 @@ pub(super) fn output(ruleset: &mut Ruleset, frame: &Frame<'_>) {
         0,
         NfChainPolicy::Drop,
     );
-    own_ports(ruleset);
-    loopback(ruleset, MetaKey::Oif);
+    loopback::own_ports(ruleset);
+    loopback::rest(ruleset, MetaKey::Oif);
     ruleset.rule([
         is(meta(MetaKey::Oif), text("lo")),
         count("dropped_output"),

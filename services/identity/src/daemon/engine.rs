@@ -2,7 +2,8 @@
 //!
 //! One change at a time; what was answered holds, and is with every gateway that listens.
 
-use std::collections::BTreeSet;
+mod fetching;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
@@ -20,7 +21,7 @@ use clawgress_policy::Revision;
 use serde_json::json;
 
 use super::Config;
-use super::fetch::{Fetched, Order};
+use super::fetch::Fetched;
 use super::store::{Store, StoreError};
 use super::trust::Trust;
 
@@ -104,30 +105,6 @@ impl Engine {
             trust.file(&self.files, file)
         });
         self.publish(&mut inner)
-    }
-
-    /// Which sets of keys are to be fetched now.
-    pub(super) fn orders(&self) -> Vec<Order> {
-        self.lock().fetched.due(Instant::now())
-    }
-
-    /// What came of a fetch; other keys are published before this returns.
-    pub(super) fn fetched(
-        &self,
-        order: &Order,
-        answer: Result<String, String>,
-    ) -> anyhow::Result<()> {
-        let mut inner = self.lock();
-        if inner.fetched.take(order, answer, Instant::now()) {
-            tracing::info!("keys of the issuer {} are new", order.issuer);
-            self.publish(&mut inner)?;
-        }
-        Ok(())
-    }
-
-    /// A gateway was shown tokens by keys of these issuers that it does not know.
-    pub(super) fn missed(&self, issuers: &BTreeSet<String>) {
-        self.lock().fetched.missed(issuers, Instant::now());
     }
 
     pub(super) fn refresh_when_stale(&self) -> anyhow::Result<()> {

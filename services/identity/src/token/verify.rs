@@ -18,7 +18,7 @@ const LONGEST_WORD: usize = 256;
 #[derive(Debug)]
 pub struct Signed<'t> {
     /// What the signature is over.
-    signed: &'t str,
+    message: &'t str,
     signature: Vec<u8>,
     algorithm: Algorithm,
     key_id: Option<String>,
@@ -59,8 +59,8 @@ impl<'t> Signed<'t> {
         if token.len() > LONGEST {
             return Err(Refusal::Malformed);
         }
-        let (signed, signature) = token.rsplit_once('.').ok_or(Refusal::Malformed)?;
-        let (header, payload) = signed.split_once('.').ok_or(Refusal::Malformed)?;
+        let (message, signature) = token.rsplit_once('.').ok_or(Refusal::Malformed)?;
+        let (header, payload) = message.split_once('.').ok_or(Refusal::Malformed)?;
         if payload.contains('.') || signature.is_empty() || header.len() > LONGEST_HEADER {
             return Err(Refusal::Malformed);
         }
@@ -68,7 +68,7 @@ impl<'t> Signed<'t> {
         let header = strict::object(&decode(header)?).ok_or(Refusal::Malformed)?;
         let algorithm = algorithm_of(&header)?;
         Ok(Self {
-            signed,
+            message,
             signature: decode(signature)?,
             algorithm,
             key_id: word(&header, "kid")?.map(str::to_owned),
@@ -88,7 +88,7 @@ impl<'t> Signed<'t> {
         let key = keys
             .find(self.key_id.as_deref(), self.algorithm)
             .ok_or(Refusal::UnknownKey)?;
-        if !key.verify(self.signed.as_bytes(), &self.signature) {
+        if !key.verify(self.message.as_bytes(), &self.signature) {
             return Err(Refusal::BadSignature);
         }
         Ok(key)
