@@ -214,7 +214,7 @@ fn asked_by_named(revision: &Revision) -> Vec<(String, Value)> {
         .filter(to_53)
         .filter(|rule| rule.to_string().contains("dport"))
         // Whom the box's own users may ask on loopback is another matter.
-        .filter(|rule| !rule.to_string().contains(r#""right":"lo""#))
+        .filter(|rule| !rule.to_string().contains(r#""op":"==","right":"lo""#))
         .map(|rule| {
             let matches = rule["expr"].as_array().unwrap().iter();
             let to = matches
