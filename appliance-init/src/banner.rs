@@ -1,5 +1,7 @@
 //! The text of the console banner, a pure function of what is known. ASCII, under 80 columns, most important first.
 
+use clawgress_link::terminal;
+
 use crate::enforcer;
 use crate::report::{Report, State, cut};
 
@@ -88,7 +90,11 @@ pub(crate) fn banner(report: &Report, facts: &Facts) -> String {
         lines.push("! live mode: nothing that you change survives a reboot".to_owned());
     }
     next(&mut lines, facts);
-    let cut: Vec<String> = lines.iter().map(|line| cut(line, COLUMNS)).collect();
+    // Names of hosts and errors quote what others wrote.
+    let cut: Vec<String> = lines
+        .iter()
+        .map(|line| cut(&terminal::line(line), COLUMNS))
+        .collect();
     cut.join("\n") + "\n"
 }
 
@@ -283,6 +289,19 @@ mod tests {
             ..facts()
         };
         golden("config-error.txt", &banner(&report, &facts));
+    }
+
+    #[test]
+    fn nothing_in_it_commands_the_console() {
+        let mut report = report(Some("named"));
+        report.config_error = Some("line 1: '\u{1b}[2J\u{202e}x' is no name\rok\nline 2".into());
+        report.warnings = vec!["\u{9b}31mcard".into()];
+        let text = banner(&report, &facts());
+        assert!(
+            text.contains(r"\u{1b}[2J\u{202e}x") && text.contains(r"no name\rok"),
+            "{text}"
+        );
+        assert!(text.contains(r"! \u{9b}31mcard"), "{text}");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::Result;
 use clawgress_config::Ethernet;
+use clawgress_link::terminal;
 
 use crate::atomic;
 use crate::banner::{Card, Facts, banner};
@@ -94,7 +95,7 @@ impl Board {
         if !inner.report.record(step) {
             return ok;
         }
-        eprintln!("{line}");
+        eprintln!("{}", terminal::lines(&line));
         self.consoles.line(&line);
         self.publish(&inner);
         let state = inner.report.state;
@@ -134,7 +135,7 @@ impl Board {
         let mut inner = self.lock();
         for warning in warnings {
             if !inner.report.warnings.contains(&warning) {
-                eprintln!("warning: {warning}");
+                eprintln!("warning: {}", terminal::line(&warning));
                 inner.report.warnings.push(warning);
             }
         }
@@ -144,7 +145,7 @@ impl Board {
     pub(crate) fn config_error(&self, error: Option<String>) {
         let mut inner = self.lock();
         if let Some(error) = &error {
-            eprintln!("the configuration is wrong: {error}");
+            eprintln!("the configuration is wrong: {}", terminal::lines(error));
         }
         inner.report.config_error = error;
         self.publish(&inner);
@@ -187,7 +188,7 @@ impl Board {
                     card.roles,
                     card.shown()
                 );
-                eprintln!("{line}");
+                eprintln!("{}", terminal::lines(&line));
                 self.consoles.line(&line);
             }
         }

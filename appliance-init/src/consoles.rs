@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
+use clawgress_link::terminal;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -114,7 +115,7 @@ fn write(paths: &Paths, name: &str, text: &str) -> std::io::Result<()> {
         .write(true)
         .custom_flags(flags.bits())
         .open(paths.devices().join(name))?;
-    let text = text.trim_end_matches('\n').replace('\n', "\r\n") + "\r\n";
+    let text = terminal::lines(text.trim_end_matches('\n')).replace('\n', "\r\n") + "\r\n";
     let mut rest = text.as_bytes();
     while !rest.is_empty() {
         match console.write(rest) {
@@ -220,8 +221,8 @@ mod tests {
         let consoles = Consoles::open(&paths);
         consoles.line("line");
         consoles.banner("banner");
-        consoles.notice("notice");
-        wait_for(&paths.devices().join("ttyS0"), "notice\r\n");
+        consoles.notice("notice \u{1b}c");
+        wait_for(&paths.devices().join("ttyS0"), "notice \\u{1b}c\r\n");
     }
 
     #[test]

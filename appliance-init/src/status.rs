@@ -1,6 +1,7 @@
 //! Shows the boot report: a table for people, the file itself for programs.
 
 use anyhow::Result;
+use clawgress_link::terminal;
 
 use crate::login::read_report;
 use crate::paths::Paths;
@@ -12,7 +13,7 @@ pub(crate) fn status(paths: &Paths, json: bool) -> Result<bool> {
     if json {
         println!("{}", serde_json::to_string(&report)?);
     } else {
-        print!("{}", table(&report));
+        print!("{}", terminal::lines(&table(&report)));
     }
     Ok(report.state == State::Enforcing)
 }

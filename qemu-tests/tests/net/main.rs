@@ -8,6 +8,7 @@ mod dns_lab;
 mod dns_tunnel;
 mod front;
 mod gateway;
+mod loopback;
 mod plan;
 mod plan_address;
 mod plan_flows;

@@ -11,7 +11,7 @@ use std::{
 use clawgress_link::{
     ProbeError,
     admin::{self, Enforced, Keys, NewKey, Overview, PolicyReply, Refused},
-    control,
+    control, terminal,
     unix_http::Answer,
 };
 use serde::de::DeserializeOwned;
@@ -236,7 +236,7 @@ pub(crate) fn shown<T: DeserializeOwned>(
 }
 
 pub(crate) fn pretty(value: &Value) -> String {
-    serde_json::to_string_pretty(value).unwrap_or_default()
+    terminal::json(&serde_json::to_string_pretty(value).unwrap_or_default()).into_owned()
 }
 
 pub(crate) struct Api<'a> {

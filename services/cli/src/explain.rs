@@ -8,7 +8,7 @@ use crate::{
     agents::with_notes,
     arguments::agent::Explain,
     ask::{Api, Failure, shown},
-    style::{Align, Style, table, tame, time},
+    style::{Align, Style, count, table, tame, time},
 };
 
 use Align::{Left, Right};
@@ -105,7 +105,84 @@ pub(crate) fn explained(told: &Explained, style: Style) -> String {
         ("", Left),
     ];
     lines.push(table(&head, &rows, style));
+    lines.extend(leads(told, style));
+    lines.extend(paths(told, style));
+    lines.extend(limits(told, style));
     with_notes(lines.join("\n"), "note:", &told.notes, style)
+}
+
+fn leads(told: &Explained, style: Style) -> Vec<String> {
+    if let Some(why) = &told.unresolved {
+        return vec![
+            String::new(),
+            format!("Leads to    not known: {}", tame(why)),
+        ];
+    }
+    if told.addresses.is_empty() {
+        return Vec::new();
+    }
+    let rows: Vec<Vec<String>> = told
+        .addresses
+        .iter()
+        .map(|led| {
+            let dialled = match &led.refused {
+                None => "may be dialled".to_owned(),
+                Some(why) => format!("refused: {why}"),
+            };
+            vec![led.address.clone(), led.class.clone(), dialled]
+        })
+        .collect();
+    let head = [("LEADS TO", Left), ("CLASS", Left), ("", Left)];
+    vec![String::new(), table(&head, &rows, style)]
+}
+
+fn paths(told: &Explained, style: Style) -> Vec<String> {
+    if told.paths.is_empty() {
+        return Vec::new();
+    }
+    let rows: Vec<Vec<String>> = told
+        .paths
+        .iter()
+        .map(|path| {
+            let verdict = match path.allowed {
+                Some(true) => "allow",
+                Some(false) => "deny",
+                None => "-",
+            };
+            vec![path.path.clone(), verdict.to_owned(), path.why.clone()]
+        })
+        .collect();
+    let head = [("PATH", Left), ("VERDICT", Left), ("", Left)];
+    vec![String::new(), table(&head, &rows, style)]
+}
+
+fn limits(told: &Explained, style: Style) -> Vec<String> {
+    if told.limits.is_empty() {
+        return Vec::new();
+    }
+    let rows: Vec<Vec<String>> = told
+        .limits
+        .iter()
+        .map(|limit| {
+            vec![
+                limit.limit.clone(),
+                limit.of.clone(),
+                count(limit.most),
+                limit.left.map_or_else(|| "?".to_owned(), count),
+                limit.unit.clone(),
+                limit.beyond.clone(),
+            ]
+        })
+        .collect();
+    let head = [
+        ("LIMIT", Left),
+        ("OF", Left),
+        ("MOST", Right),
+        ("LEFT", Right),
+        ("UNIT", Left),
+        ("BEYOND", Left),
+    ];
+    vec![String::new(), table(&head, &rows, style)]
 }
 
 /// Windows of rules are in the time zone of the box.

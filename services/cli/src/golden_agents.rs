@@ -1,7 +1,8 @@
 //! What people see of agents, decisions and the trail, held against files that are reviewed like code.
 
 use clawgress_link::agents::{
-    Agent, AgentKey, AgentView, Agents, Blocked, Considered, Explained, Flow, Flows, NewAgentKey,
+    Agent, AgentKey, AgentView, Agents, Blocked, Considered, Explained, Flow, Flows, Led, Limit,
+    NewAgentKey, OnPath,
 };
 use serde_json::{Value, json};
 
@@ -151,9 +152,67 @@ fn an_explanation() {
             rule("night", Some(20), "no match: clock-untrusted"),
             rule("default-deny", None, "denies: clock-untrusted"),
         ],
+        unresolved: None,
+        addresses: vec![
+            led("192.0.2.1", "public", None),
+            led("10.0.0.7", "private", Some("private-address")),
+        ],
+        paths: vec![
+            on_path("proxy", Some(false), "by default: clock-untrusted"),
+            on_path("name", Some(true), "TLS hello, by *.example.com\u{202e}"),
+            on_path(
+                "address",
+                None,
+                "port 443 is judged by the name on the wire",
+            ),
+        ],
+        limits: vec![
+            Limit {
+                limit: "team-rpm".to_owned(),
+                of: "red".to_owned(),
+                most: 1200,
+                unit: "requests a minute".to_owned(),
+                left: None,
+                beyond: "soft-stop".to_owned(),
+            },
+            Limit {
+                limit: "cap".to_owned(),
+                of: "agent-1 on *.example.com".to_owned(),
+                most: 1_048_576,
+                unit: "bytes a day".to_owned(),
+                left: Some(4096),
+                beyond: "denied until the period ends".to_owned(),
+            },
+        ],
         notes: vec!["the kill switch blocks agent-1 now".to_owned()],
     };
     golden("explain.txt", &explain::explained(&told, Style::plain()));
+    let unknown = Explained {
+        addresses: Vec::new(),
+        unresolved: Some("the resolver at 127.0.0.1:53 has not answered".to_owned()),
+        ..told
+    };
+    let shown = explain::explained(&unknown, Style::plain());
+    assert!(
+        shown.contains("\nLeads to    not known: the resolver at 127.0.0.1:53 has not answered\n"),
+        "{shown}"
+    );
+}
+
+fn led(address: &str, class: &str, refused: Option<&str>) -> Led {
+    Led {
+        address: address.to_owned(),
+        class: class.to_owned(),
+        refused: refused.map(str::to_owned),
+    }
+}
+
+fn on_path(path: &str, allowed: Option<bool>, why: &str) -> OnPath {
+    OnPath {
+        path: path.to_owned(),
+        allowed,
+        why: why.to_owned(),
+    }
 }
 
 fn events() -> [Value; 3] {
@@ -170,7 +229,7 @@ fn events() -> [Value; 3] {
         }),
         json!({
             "timestamp": "2026-11-21T21:43:44.000000Z", "source": "dns", "agent_id": "lan/eth1",
-            "destination_host": "a\u{1b}[2J.example", "decision": "deny", "folded": 1200
+            "destination_host": "a\u{1b}[2J\u{202e}.example", "decision": "deny", "folded": 1200
         }),
     ]
 }

@@ -9,12 +9,13 @@ use clawgress_link::{
     admin::{Key, NewKey, Overview, PolicyReply, Trouble},
     control::Report,
     health::Check,
+    terminal,
 };
 use serde_json::Value;
 
 use crate::{
-    ask::Failure,
-    style::{Align, Style, count, table, tame, time},
+    ask::{Failure, pretty},
+    style::{Align, Style, count, seen, table, tame, time},
 };
 
 /// A reader who has seen enough is no failure.
@@ -22,7 +23,7 @@ pub(crate) fn print(text: &str) -> ExitCode {
     if text.is_empty() {
         return ExitCode::SUCCESS;
     }
-    match writeln!(io::stdout().lock(), "{text}") {
+    match writeln!(io::stdout().lock(), "{}", seen(text)) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
         _ => ExitCode::SUCCESS,
     }
@@ -33,7 +34,7 @@ pub(crate) fn complain(failure: &Failure, json: bool) {
     let json = json && !matches!(failure, Failure::Cut(_));
     let text = match failure {
         Failure::Refused { refused, .. } if json => {
-            serde_json::to_string_pretty(refused).unwrap_or_default()
+            terminal::json(&serde_json::to_string_pretty(refused).unwrap_or_default()).into_owned()
         }
         _ if json => {
             let error = match failure {
@@ -42,10 +43,11 @@ pub(crate) fn complain(failure: &Failure, json: bool) {
                 _ => "failed",
             };
             let value = serde_json::json!({ "error": error, "reason": failure.to_string() });
-            serde_json::to_string_pretty(&value).unwrap_or_default()
+            pretty(&value)
         }
         _ => complaint(failure),
     };
+    let text = seen(&text);
     // Programs read what they asked for where they read everything else.
     let written = if json {
         writeln!(io::stdout().lock(), "{text}")

@@ -1,6 +1,8 @@
 //! How text looks: colours where a person sees them, tables with aligned columns, numbers with units.
 
+use clawgress_link::terminal;
 use jiff::Timestamp;
+use unicode_width::UnicodeWidthStr;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Style {
@@ -51,12 +53,32 @@ impl Style {
     }
 }
 
-/// What comes from elsewhere and must not command the terminal.
+/// What comes from elsewhere and must neither command the terminal nor break its line.
 pub(crate) fn tame(text: &str) -> String {
-    text.chars()
-        .map(|letter| if letter.is_control() { '·' } else { letter })
-        .collect()
+    terminal::line(text).into_owned()
 }
+
+/// The last thing that happens to a text before people see it: of all that terminals obey, only lines and the colours
+/// of [`Style`] are left, whoever put the text together.
+pub(crate) fn seen(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(ESCAPE) {
+        safe.push_str(&terminal::lines(&rest[..at]));
+        let colour = COLOURS.iter().find(|code| rest[at..].starts_with(**code));
+        let end = at + colour.map_or(ESCAPE.len_utf8(), |code| code.len());
+        match colour {
+            Some(code) => safe.push_str(code),
+            None => safe.push_str(&terminal::line(&rest[at..end])),
+        }
+        rest = &rest[end..];
+    }
+    safe.push_str(&terminal::lines(rest));
+    safe
+}
+
+const ESCAPE: char = '\u{1b}';
+const COLOURS: [&str; 4] = ["\x1b[0m", "\x1b[1m", "\x1b[31m", "\x1b[32m"];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Align {
@@ -64,13 +86,18 @@ pub(crate) enum Align {
     Right,
 }
 
-/// Rows under a head, each column as wide as its widest cell.
+/// Rows under a head, each column as wide as its widest cell is on a terminal.
 pub(crate) fn table(head: &[(&str, Align)], rows: &[Vec<String>], style: Style) -> String {
+    // Escapes make a cell longer, so they come before it is measured.
+    let rows: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| row.iter().map(|cell| tame(cell)).collect())
+        .collect();
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
-        let widest = cells.map(|cell| cell.chars().count()).max().unwrap_or(0);
+        let widest = cells.map(|cell| cell.width()).max().unwrap_or(0);
         head.get(column)
-            .map_or(0, |(name, _)| name.chars().count())
+            .map_or(0, |(name, _)| name.width())
             .max(widest)
     };
     let line = |cells: &[&str]| {
@@ -79,7 +106,7 @@ pub(crate) fn table(head: &[(&str, Align)], rows: &[Vec<String>], style: Style) 
             .zip(cells)
             .enumerate()
             .map(|(column, ((_, align), cell))| {
-                let gap = " ".repeat(width(column).saturating_sub(cell.chars().count()));
+                let gap = " ".repeat(width(column).saturating_sub(cell.width()));
                 match align {
                     Align::Left => format!("{cell}{gap}"),
                     Align::Right => format!("{gap}{cell}"),
@@ -90,7 +117,7 @@ pub(crate) fn table(head: &[(&str, Align)], rows: &[Vec<String>], style: Style) 
     };
     let names: Vec<&str> = head.iter().map(|(name, _)| *name).collect();
     let mut lines = vec![style.loud(&line(&names))];
-    for row in rows {
+    for row in &rows {
         let cells: Vec<&str> = row.iter().map(String::as_str).collect();
         lines.push(line(&cells));
     }
@@ -188,6 +215,32 @@ mod tests {
             table(&head, &rows, Style::plain()),
             "NAME   N\na     10  x\näöü    9"
         );
-        assert_eq!(tame("a\x1b[2Jb\n"), "a·[2Jb·");
+    }
+
+    #[test]
+    fn what_others_wrote_moves_no_column() {
+        let rows = vec![
+            vec!["\u{202e}a\n".to_owned(), "10".to_owned()],
+            vec!["日本".to_owned(), "9".to_owned()],
+            vec!["e\u{301}".to_owned(), "8".to_owned()],
+        ];
+        let head = [("NAME", Align::Left), ("N", Align::Right)];
+        assert_eq!(
+            table(&head, &rows, Style::plain()),
+            "NAME          N\n\\u{202e}a\\n  10\n日本          9\ne\u{301}             8"
+        );
+    }
+
+    #[test]
+    fn only_own_colours_reach_a_terminal() {
+        let style = Style {
+            colours: true,
+            terminal: true,
+        };
+        let text = format!("{}\n\tx\x1b[2J\u{9b}2J\u{202e}\x1b", style.bad("no"));
+        assert_eq!(
+            seen(&text),
+            "\x1b[31mno\x1b[0m\n\tx\\u{1b}[2J\\u{9b}2J\\u{202e}\\u{1b}"
+        );
     }
 }

@@ -4,13 +4,13 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, BufWriter, Write},
+    io::{self, BufWriter, IsTerminal, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use clawgress_link::unix_http::Answer;
+use clawgress_link::{terminal, unix_http::Answer};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
@@ -182,11 +182,11 @@ async fn tail(api: &Api<'_>, filter: &Filter, json: bool, style: Style) -> Resul
     }
     let following = follow(&mut answer, |line| {
         if json {
-            return print_line(line);
+            return print_line(terminal::json(&String::from_utf8_lossy(line)).as_bytes());
         }
         match serde_json::from_slice::<Value>(line) {
             Ok(event) => print_line(cells(&event).join("  ").as_bytes()),
-            Err(_) => print_line(line),
+            Err(_) => print_line(terminal::line(&String::from_utf8_lossy(line)).as_bytes()),
         }
     });
     tokio::select! {
@@ -256,7 +256,15 @@ async fn export(
     let question = Value::from(question(filter, Some(between)));
     let Some(path) = output else {
         let mut answer = api.open("/clawgress/audit/export", &question).await?;
-        follow(&mut answer, print_line).await?;
+        // To a pipe goes the very line that the trail's proof is about.
+        let looked_at = io::stdout().is_terminal();
+        follow(&mut answer, |line| {
+            if looked_at {
+                return print_line(terminal::json(&String::from_utf8_lossy(line)).as_bytes());
+            }
+            print_line(line)
+        })
+        .await?;
         return Ok(String::new().into());
     };
     // Before anything is asked: an export that can't be kept is not to be taken.

@@ -195,7 +195,8 @@ pub const TABLE: &[Entry] = &[
     many("service clawgress identity issuer <name> algorithm", Value::Word(ALGORITHMS), "Signature that is taken from it")
         .completing(Complete::Words(ALGORITHMS)),
     one("service clawgress identity issuer <name> key-file", Value::File, "Its keys as a JWKS file"),
-    one("service clawgress identity issuer <name> key-url", Value::Url, "Where its keys are fetched from"),
+    one("service clawgress identity issuer <name> key-url", Value::Url, "Where its keys are fetched from, over TLS"),
+    one("service clawgress identity issuer <name> key-ca", Value::File, "Certificates that the server of that URL is checked against; the usual authorities if none is given"),
     flag("service clawgress identity issuer <name> own", "This machine is the issuer"),
     one("service clawgress identity issuer <name> leeway", Value::Number(0, bounds::MAX_LEEWAY), "Seconds that clocks may differ")
         .or("30"),

@@ -111,12 +111,15 @@ prop_compose! {
             Just(KeySource::File("/config/keys/login.jwks".to_owned())),
             Just(KeySource::Url("https://login.example.com/keys".to_owned())),
         ],
+        ca in prop::option::of(Just("/config/keys/login.pem".to_owned())),
         claims in btree_map(
             select(vec!["agent_id", "team_id", "project_id", "environment"]), "[!-~]{1,20}", 0..4,
         ),
     ) -> Issuer {
         Issuer {
-            issuer: String::new(), audience, keys, leeway_seconds,
+            issuer: String::new(), audience, leeway_seconds,
+            key_ca: ca.filter(|_| matches!(keys, KeySource::Url(_))),
+            keys,
             algorithms: algorithms.into_iter().map(str::to_owned).collect(),
             claims: claims.into_iter().map(|(field, claim)| (field.to_owned(), claim)).collect(),
         }

@@ -220,6 +220,14 @@ fn what_is_wrong_together() {
         &issuer("a", "key-url http://a.example/k"),
         "begins with https://",
     );
+    complains(
+        &issuer("a", "key-url https://127.0.0.1/k"),
+        "this machine serves nobody's keys",
+    );
+    complains(
+        &issuer("a", "own\nidentity issuer a key-ca /config/a.pem"),
+        "authorities are given for keys that nobody fetches",
+    );
 }
 
 #[test]

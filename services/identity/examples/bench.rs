@@ -80,6 +80,7 @@ fn main() {
         audience: "a".to_owned(),
         algorithms: ["EdDSA".to_owned()].into(),
         keys: KeySource::Own,
+        key_ca: None,
         leeway_seconds: 5,
         claims: BTreeMap::new(),
     };

@@ -3,6 +3,7 @@
 //!
 //! A key's secret is in exactly one reply, once.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -136,6 +137,17 @@ pub struct Status {
 #[serde(deny_unknown_fields)]
 pub struct Uses {
     pub uses: Vec<(String, i64)>,
+}
+
+/// Where a gateway tells that tokens named keys that their issuers' sets do not have: POST.
+pub const MISSED: &str = "/missed";
+
+/// By the configuration's names. The sets are fetched anew, as far as they are fetched and not more often than is good
+/// for their servers.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Missed {
+    pub issuers: BTreeSet<String>,
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -1,13 +1,14 @@
 //! Who asks: agents' credentials (API keys, signed tokens, client certificates), what each proves, and their revocation.
 //!
-//! The library is pure: it is given a snapshot, the committed revision's agents and the moment, and does no I/O. The
-//! daemon beside it keeps the credentials. No source address is ever an identity here.
+//! The library judges without I/O: it is given a snapshot, the committed revision's agents and the moment. The daemon
+//! beside it keeps the credentials. No source address is ever an identity here.
 
 pub mod admin;
 pub mod api_key;
 pub mod certificate;
 pub mod directory;
 pub mod identity;
+pub mod missed;
 pub mod presented;
 pub mod refusal;
 pub mod snapshot;

@@ -173,7 +173,56 @@ pub struct Explained {
     pub alert: bool,
     /// In the order in which they were asked; the last one decides.
     pub considered: Vec<Considered>,
+    /// Why it is not known where the name leads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unresolved: Option<String>,
+    /// Where it leads at this moment.
+    #[serde(default)]
+    pub addresses: Vec<Led>,
+    /// What becomes of it on each way that an agent's traffic can take.
+    #[serde(default)]
+    pub paths: Vec<OnPath>,
+    /// What it would be counted against.
+    #[serde(default)]
+    pub limits: Vec<Limit>,
     pub notes: Vec<String>,
+}
+
+/// An address that a name leads to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Led {
+    pub address: String,
+    /// `public`, `private`, `own`, and so on.
+    pub class: String,
+    /// Why the gateway would not dial it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnPath {
+    /// `proxy`, `name` (of a TLS hello or a Host header) or `address`.
+    pub path: String,
+    /// None: this way does not lead there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed: Option<bool>,
+    pub why: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limit {
+    /// Such as `team-rpm`, or `cap`.
+    pub limit: String,
+    /// Whose, or on what.
+    pub of: String,
+    pub most: u64,
+    /// `requests a second`, `bytes a day`.
+    pub unit: String,
+    /// None: nobody who may be asked knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<u64>,
+    /// What happens beyond it.
+    pub beyond: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

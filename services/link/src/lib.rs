@@ -18,6 +18,7 @@ pub mod front;
 pub mod health;
 pub mod hex;
 pub mod line;
+pub mod lookup;
 pub mod mtls;
 pub mod netfilter;
 pub mod pins;
@@ -27,6 +28,7 @@ pub mod ruleset;
 pub mod seal;
 pub mod service;
 pub mod services;
+pub mod terminal;
 pub mod units;
 pub mod unix_http;
 

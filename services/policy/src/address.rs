@@ -51,21 +51,9 @@ pub fn is_inside(address: IpAddr) -> bool {
 /// The networks at whose ends inside begins or ends: between two of them all addresses are inside, or none is.
 pub fn inside_blocks(v6: bool) -> Vec<Cidr> {
     if v6 {
-        let blocks = [GLOBAL6].into_iter().chain(INSIDE6);
-        blocks
-            .map(|(address, length)| Cidr {
-                address: address.into(),
-                length: length as u8,
-            })
-            .collect()
+        blocks6([GLOBAL6].iter().chain(&INSIDE6))
     } else {
-        INSIDE4
-            .iter()
-            .map(|(address, length)| Cidr {
-                address: (*address).into(),
-                length: *length as u8,
-            })
-            .collect()
+        blocks4(INSIDE4.iter())
     }
 }
 
@@ -98,6 +86,46 @@ pub fn is_never_meant(address: IpAddr) -> bool {
         IpAddr::V4(v4) => NEVER4.iter().any(|block| in4(v4, *block)),
         IpAddr::V6(v6) => NEVER6.iter().any(|block| in6(v6, *block)),
     }
+}
+
+/// Beside what is never meant, where no server of the operator's is, whatever its name says: on a link alone, and where
+/// clouds keep a machine's secrets.
+const SERVES_NOBODY4: [Block4; 4] = [
+    (Ipv4Addr::new(100, 100, 100, 200), 32),
+    (Ipv4Addr::new(168, 63, 129, 16), 32),
+    (Ipv4Addr::new(169, 254, 0, 0), 16),
+    (Ipv4Addr::new(192, 0, 0, 0), 24),
+];
+const SERVES_NOBODY6: [Block6; 2] = [
+    (Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), 128),
+    (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10),
+];
+
+/// Where a name that the operator gave may not lead, though it may lead inside.
+pub fn serving_nobody(v6: bool) -> Vec<Cidr> {
+    if v6 {
+        blocks6(NEVER6.iter().chain(&SERVES_NOBODY6))
+    } else {
+        blocks4(NEVER4.iter().chain(&SERVES_NOBODY4))
+    }
+}
+
+fn blocks4<'b>(blocks: impl Iterator<Item = &'b Block4>) -> Vec<Cidr> {
+    blocks
+        .map(|(address, length)| Cidr {
+            address: (*address).into(),
+            length: *length as u8,
+        })
+        .collect()
+}
+
+fn blocks6<'b>(blocks: impl Iterator<Item = &'b Block6>) -> Vec<Cidr> {
+    blocks
+        .map(|(address, length)| Cidr {
+            address: (*address).into(),
+            length: *length as u8,
+        })
+        .collect()
 }
 
 /// True if the network is more than a block of inside addresses and has one in it: who writes `0.0.0.0/0` means the
@@ -236,6 +264,36 @@ mod tests {
             "2001:db8::/32",
         ] {
             assert!(!reaches_inside(&network(meant)), "{meant}");
+        }
+    }
+
+    #[test]
+    fn a_server_may_be_inside_and_not_where_no_server_is() {
+        let serves = |text: &str| {
+            let address: IpAddr = text.parse().unwrap();
+            let nobody = serving_nobody(address.is_ipv6());
+            !nobody.iter().any(|block| block.contains(address))
+        };
+        for address in [
+            "10.0.0.7",
+            "192.168.1.1",
+            "198.51.100.1",
+            "fd00::1",
+            "2001:db8::1",
+        ] {
+            assert!(serves(address), "{address}");
+        }
+        for address in [
+            "127.0.0.1",
+            "169.254.169.254",
+            "168.63.129.16",
+            "224.0.0.1",
+            "::1",
+            "::ffff:10.0.0.1",
+            "fe80::1",
+            "fd00:ec2::254",
+        ] {
+            assert!(!serves(address), "{address}");
         }
     }
 

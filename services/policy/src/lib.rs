@@ -3,6 +3,7 @@
 //! No clock and no I/O: both are arguments. The one exception is the revision's own file.
 
 pub mod address;
+pub mod class;
 pub mod clock;
 pub mod index;
 pub mod inside;

@@ -8,13 +8,12 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::{Name, RData, RecordType};
+use clawgress_link::lookup;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::ForwardError;
@@ -120,6 +119,8 @@ pub struct Reach {
     resolver: SocketAddr,
     /// None: without TLS.
     tls: Option<TlsConnector>,
+    /// Where its name may lead.
+    permits: fn(IpAddr) -> bool,
 }
 
 impl Reach {
@@ -154,6 +155,7 @@ impl Reach {
             host,
             resolver,
             tls: Some(TlsConnector::from(Arc::new(config))),
+            permits: may_collect,
         })
     }
 
@@ -162,7 +164,15 @@ impl Reach {
             host,
             resolver,
             tls: None,
+            permits: may_collect,
         }
+    }
+
+    /// As in production, and to where this machine's tests can serve from.
+    #[cfg(test)]
+    pub(super) fn at_loopback_too(mut self) -> Self {
+        self.permits = |address| address.is_loopback() || may_collect(address);
+        self
     }
 
     pub(super) fn failed(&self, why: impl fmt::Display) -> ForwardError {
@@ -201,67 +211,52 @@ impl Reach {
     }
 
     async fn addresses(&self) -> Result<Vec<IpAddr>, String> {
+        // The operator's own word.
         if let Ok(address) = self.host.name.parse() {
             return Ok(vec![address]);
         }
-        let mut addresses = Vec::new();
-        let mut why = None;
-        for kind in [RecordType::A, RecordType::AAAA] {
-            let asked =
-                tokio::time::timeout(DNS_DEADLINE, ask(self.resolver, &self.host.name, kind)).await;
-            match asked {
-                Ok(Ok(found)) => addresses.extend(found),
-                Ok(Err(error)) => why = Some(error),
-                Err(_) => why = Some(format!("the resolver at {} does not answer", self.resolver)),
-            }
-        }
-        match why {
-            Some(why) if addresses.is_empty() => Err(why),
-            _ => Ok(addresses),
+        let found = lookup::addresses(self.resolver, &self.host.name, DNS_DEADLINE)
+            .await
+            .map_err(|error| error.to_string())?;
+        let (good, bad): (Vec<IpAddr>, Vec<IpAddr>) = found
+            .into_iter()
+            .partition(|address| (self.permits)(*address));
+        match (good.is_empty(), bad.first()) {
+            (true, Some(bad)) => Err(format!(
+                "its name leads to {bad}, where no collector is; name the collector by its address if that is meant"
+            )),
+            _ => Ok(good),
         }
     }
 }
 
-async fn ask(resolver: SocketAddr, name: &str, kind: RecordType) -> Result<Vec<IpAddr>, String> {
-    let text = |error: std::io::Error| format!("asking the resolver at {resolver}: {error}");
-    let mut id = [0; 2];
-    aws_lc_rs::rand::fill(&mut id).map_err(|_| "the random number generator failed".to_owned())?;
-    let mut query = Message::new(u16::from_be_bytes(id), MessageType::Query, OpCode::Query);
-    query.metadata.recursion_desired = true;
-    let mut full = Name::from_ascii(name).map_err(|error| error.to_string())?;
-    full.set_fqdn(true);
-    query.add_query(Query::query(full, kind));
-    let local: SocketAddr = if resolver.is_ipv4() {
-        (std::net::Ipv4Addr::UNSPECIFIED, 0).into()
-    } else {
-        (std::net::Ipv6Addr::UNSPECIFIED, 0).into()
-    };
-    let socket = UdpSocket::bind(local).await.map_err(text)?;
-    socket.connect(resolver).await.map_err(text)?;
-    let packet = query.to_vec().map_err(|error| error.to_string())?;
-    socket.send(&packet).await.map_err(text)?;
-    let mut buffer = [0; 4096];
-    loop {
-        let length = socket.recv(&mut buffer).await.map_err(text)?;
-        let Ok(answer) = Message::from_vec(buffer.get(..length).unwrap_or_default()) else {
-            continue;
-        };
-        if answer.metadata.id != query.metadata.id || answer.queries != query.queries {
-            continue;
+/// Where a collector's name may lead: inside as well, for the operator gave the name; never to this machine, to
+/// everybody, to a link alone, to where clouds keep a machine's secrets, or to an IPv4 address in disguise. The ruleset
+/// holds the same.
+fn may_collect(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let [first, second, third, _] = v4.octets();
+            !(first == 0
+                || first >= 224
+                || v4.is_loopback()
+                || v4.is_link_local()
+                || [first, second, third] == [192, 0, 0]
+                || [[100, 100, 100, 200], [168, 63, 129, 16]].contains(&v4.octets()))
         }
-        let code = answer.metadata.response_code;
-        if code != ResponseCode::NoError {
-            return Err(format!("the resolver answers {code} for {name}"));
+        IpAddr::V6(v6) => {
+            let parts = v6.segments();
+            !(v6.is_multicast()
+                || v6.is_unicast_link_local()
+                || matches!(
+                    parts,
+                    [0, 0, 0, 0, 0, 0 | 0xffff, ..]
+                        | [0x64, 0xff9b, ..]
+                        | [0x2001, 0, ..]
+                        | [0x2002, ..]
+                        | [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254]
+                ))
         }
-        return Ok(answer
-            .answers
-            .iter()
-            .filter_map(|record| match &record.data {
-                RData::A(address) => Some(IpAddr::V4(address.0)),
-                RData::AAAA(address) => Some(IpAddr::V6(address.0)),
-                _ => None,
-            })
-            .collect());
     }
 }
 
@@ -308,6 +303,42 @@ mod tests {
             "c.example.com",
         ] {
             assert!(wrong.parse::<Collector>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_name_leads_to_no_place_where_no_collector_is() {
+        for address in [
+            "198.51.100.1",
+            "10.0.0.7",
+            "192.168.1.1",
+            "100.64.0.1",
+            "2001:db8::1",
+            "fd00::1",
+        ] {
+            assert!(may_collect(address.parse().unwrap()), "{address}");
+        }
+        for address in [
+            "0.0.0.0",
+            "127.0.0.1",
+            "127.9.9.9",
+            "169.254.169.254",
+            "168.63.129.16",
+            "100.100.100.200",
+            "192.0.0.192",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::ffff:10.0.0.7",
+            "64:ff9b::a00:7",
+            "2002:a00:7::1",
+            "2001:0:1::1",
+            "fe80::1",
+            "ff02::1",
+            "fd00:ec2::254",
+        ] {
+            assert!(!may_collect(address.parse().unwrap()), "{address}");
         }
     }
 }

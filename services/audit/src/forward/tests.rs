@@ -272,12 +272,18 @@ async fn a_collector_that_refuses_gets_the_same_again() {
         }
     });
     lab.add(1..4);
+    let reach = || {
+        let port = listener.local_addr().unwrap().port();
+        lab.reach("logs.example.com", port, at)
+    };
+    // No name of a collector leads to this machine itself.
+    let error = reach().connect().await.unwrap_err().to_string();
+    assert!(
+        error.contains("its name leads to 127.0.0.1, where no collector is"),
+        "{error}"
+    );
     let otlp = Otlp {
-        reach: lab.reach(
-            "logs.example.com",
-            listener.local_addr().unwrap().port(),
-            at,
-        ),
+        reach: reach().at_loopback_too(),
         path: "/v1/logs".to_owned(),
     };
     let (keeping, watch) = lab.keep(Sender::Otlp(otlp));

@@ -119,3 +119,34 @@ fn a_question_that_makes_no_sense_is_one_line() {
         assert_eq!(error.lines().count(), 1, "{error}");
     }
 }
+
+#[test]
+fn a_resolver_that_is_silent_is_said_and_the_rest_stands() {
+    let console = Console::with(AGENTS);
+    let told = console.json(&[
+        "explain",
+        "--agent",
+        "agent-1",
+        "--url",
+        "https://boot.example/",
+    ]);
+    // Nobody is at the resolver's port of this test.
+    let why = told["unresolved"].as_str().unwrap();
+    assert!(why.contains("127.0.0.1:1"), "{why}");
+    assert_eq!(told["allowed"], true);
+    let (_, out, _) = console.run(&[
+        "explain",
+        "--agent",
+        "agent-1",
+        "--url",
+        "http://127.0.0.1:80/x",
+    ]);
+    assert!(
+        out.contains("127.0.0.1  own    refused: private-address"),
+        "{out}"
+    );
+    assert!(
+        out.contains("connections-per-agent  agent-1") && out.contains("proxy    deny"),
+        "{out}"
+    );
+}

@@ -156,6 +156,14 @@ impl Check {
                     "write a URL that begins with https://",
                 );
             }
+            let here = issuer.keys.endpoint().and_then(|server| server.address());
+            if here.is_some_and(|address| address.is_loopback() || address.is_unspecified()) {
+                self.error(
+                    &["identity", "issuer", name, "key-url"],
+                    "this machine serves nobody's keys",
+                    "write the URL of the issuer's own server, or key-file",
+                );
+            }
         }
         if access.client_crl.is_some() && access.client_ca.is_none() && !self.doubt {
             self.error(

@@ -1,13 +1,14 @@
-//! Where a collector of events is, as its written form says. Asks nobody: a name stays a name.
+//! Where the box's own services are told to go, as the written form says: collectors of events, keys of issuers. Asks
+//! nobody: a name stays a name.
 
 use std::net::IpAddr;
 
-use crate::access::model::{AuditSettings, Forward};
+use crate::access::model::{Access, AuditSettings, Forward, KeySource};
 
 /// Port of a collector's URL that names none.
 const HTTPS: u16 = 443;
 
-/// Host and port of a collector.
+/// Host and port of a server outside.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Endpoint {
     /// Lower case; an address without brackets.
@@ -24,9 +25,34 @@ impl Endpoint {
 impl Forward {
     /// None: `to` says no such thing, which validation refuses.
     pub fn endpoint(&self) -> Option<Endpoint> {
-        let (authority, default) = match self.to.split_once("://") {
+        Endpoint::of(&self.to)
+    }
+}
+
+impl KeySource {
+    /// Where they are fetched from, if they are.
+    pub fn endpoint(&self) -> Option<Endpoint> {
+        match self {
+            Self::Url(url) => Endpoint::of(url),
+            Self::File(_) | Self::Own => None,
+        }
+    }
+}
+
+impl Access {
+    /// Where keys of issuers are fetched from.
+    pub fn key_servers(&self) -> impl Iterator<Item = Endpoint> {
+        self.issuers
+            .values()
+            .filter_map(|issuer| issuer.keys.endpoint())
+    }
+}
+
+impl Endpoint {
+    fn of(to: &str) -> Option<Self> {
+        let (authority, default) = match to.split_once("://") {
             Some((_, rest)) => (rest.split(['/', '?']).next()?, Some(HTTPS)),
-            None => (&*self.to, None),
+            None => (to, None),
         };
         let (host, port) = match authority.rsplit_once(':') {
             Some((host, port))
@@ -37,7 +63,7 @@ impl Forward {
             _ => (authority, default?),
         };
         let host = host.trim_matches(['[', ']']).to_ascii_lowercase();
-        (!host.is_empty()).then_some(Endpoint { host, port })
+        (!host.is_empty()).then_some(Self { host, port })
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::access::model::{Access, Action, IdentityMatch, Rule, RuleMode};
-use crate::access::{check, parts};
+use crate::access::{KeySource, check, parts};
 use crate::cidr::{Cidr, Wrong};
 use crate::policy::parts as values;
 use crate::policy::{Day, DomainPattern, Period, Policy, TimeOfDay, TimeWindow};
@@ -69,6 +69,9 @@ impl Access {
                 .chain(issuer.claims.values())
             {
                 parts::token(value).map_err(at(&path))?;
+            }
+            if let KeySource::Url(url) = &issuer.keys {
+                parts::url(url).map_err(at(&path))?;
             }
             let known = |word: &String| ALGORITHMS.contains(&word.as_str());
             if issuer.algorithms.is_empty() || !issuer.algorithms.iter().all(known) {

@@ -184,6 +184,9 @@ pub struct Issuer {
     /// `EdDSA`, `ES256`, `RS256`; never empty.
     pub algorithms: BTreeSet<String>,
     pub keys: KeySource,
+    /// PEM file below /config that the server of a key URL is checked against; absent: the system's roots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_ca: Option<String>,
     pub leeway_seconds: u32,
     /// Which claim holds which field; absent: `agent_id`, `team_id`, `project_id`, `environment`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

@@ -2,15 +2,28 @@
 
 /// Uids, fixed in sysusers.d: the ruleset must load while no name service runs.
 pub mod uid {
+    pub const ROOT: u32 = 0;
     pub const SYSTEMD_NETWORK: u32 = 961;
     pub const CHRONY: u32 = 962;
     pub const BIND: u32 = 963;
     pub const HAPROXY: u32 = 964;
+    pub const POLICY: u32 = 970;
+    pub const ENFORCER: u32 = 971;
+    pub const DNS: u32 = 972;
     pub const GATEWAY: u32 = 973;
+    pub const IDENTITY: u32 = 974;
     pub const AUDIT: u32 = 976;
 }
 
 pub mod port {
+    /// named, on loopback.
+    pub const NAMED: u16 = 53;
+    /// The policy API, on loopback behind the front.
+    pub const API: u16 = 8440;
+    /// Where other boxes' events come in; nobody on this one needs it.
+    pub const TRAIL: u16 = 8447;
+    /// Where gateways watch the identity service's snapshot.
+    pub const IDENTITY: u16 = 8450;
     /// clawgress-dns, for agents: whatever they send to port 53 ends here.
     pub const DNS: u16 = 10053;
     /// clawgress-dns on loopback, for the front's own look-ups.
@@ -20,6 +33,29 @@ pub mod port {
     /// The front, judging Host headers: port 80 of those scopes.
     pub const HOST: u16 = 10080;
 }
+
+/// Ports of the box's own services on loopback, each with the users whose business they are. Whatever else runs here
+/// reaches none of them; the sealed ruleset says the same.
+pub const OWN_PORTS: [(u16, &[u32]); 6] = [
+    (
+        port::NAMED,
+        &[
+            uid::ROOT,
+            uid::CHRONY,
+            uid::POLICY,
+            uid::ENFORCER,
+            uid::DNS,
+            uid::GATEWAY,
+            uid::IDENTITY,
+            uid::AUDIT,
+        ],
+    ),
+    (port::API, &[uid::ROOT, uid::HAPROXY]),
+    (port::TRAIL, &[uid::ROOT]),
+    (port::IDENTITY, &[uid::ROOT, uid::GATEWAY]),
+    (port::DNS, &[uid::ROOT, uid::POLICY]),
+    (port::DNS_FRONT, &[uid::ROOT, uid::HAPROXY]),
+];
 
 pub const FAMILY: &str = "inet";
 /// Made anew by every plan.
@@ -45,6 +81,8 @@ pub mod mark {
     pub const GATEWAY: u32 = 0x0800_0000;
     /// The audit trail opened the flow, to a collector.
     pub const TRAIL: u32 = 0x1000_0000;
+    /// The identity service opened the flow, to the server of an issuer's keys.
+    pub const KEYS: u32 = 0x2000_0000;
     /// What a flow on the fast path must have: this generation, not cut, and none of the gateway's.
     pub const FAST: u32 = GENERATION | CUT | GATEWAY;
     /// Of a flow of the gateway.

@@ -10,6 +10,7 @@ mod forward;
 mod frame;
 mod host;
 pub mod layout;
+mod loopback;
 mod meter;
 pub mod name;
 mod named;

@@ -14,6 +14,7 @@ use super::{
     forward::errors,
     frame::{Frame, WIRE_PORTS},
     layout::{mark, port, uid},
+    loopback,
     named::inside_blocks,
     raw::{prefix, wire_sources},
     ruleset::Ruleset,
@@ -42,26 +43,7 @@ fn service(port: &'static str, services_: &[(&str, u16)]) -> Value {
     )
 }
 
-fn loopback(ruleset: &mut Ruleset, key: MetaKey) {
-    for (v6, network) in [(false, "127.0.0.0/8"), (true, "::1")] {
-        // By card and by address: an own outside address reached over lo is not loopback.
-        ruleset.rule([
-            is(meta(key), text("lo")),
-            is(ip(v6, "saddr"), prefix(network)),
-            is(ip(v6, "daddr"), prefix(network)),
-            accept(),
-        ]);
-    }
-    // The front is told of a refused flow over loopback, with the addresses of that flow.
-    ruleset.rule([
-        is(meta(key), text("lo")),
-        state("related"),
-        is_reset(),
-        accept(),
-    ]);
-}
-
-fn is_reset() -> Value {
+pub(super) fn is_reset() -> Value {
     tcp_flags(flag::RST, flag::RST)
 }
 
@@ -74,7 +56,7 @@ pub(super) fn input(ruleset: &mut Ruleset, frame: &Frame<'_>) {
         0,
         NfChainPolicy::Drop,
     );
-    loopback(ruleset, MetaKey::Iif);
+    loopback::rest(ruleset, MetaKey::Iif);
     ruleset.rule([
         is(meta(MetaKey::Iif), text("lo")),
         count("dropped_input"),
@@ -290,7 +272,8 @@ pub(super) fn output(ruleset: &mut Ruleset, frame: &Frame<'_>) {
         0,
         NfChainPolicy::Drop,
     );
-    loopback(ruleset, MetaKey::Oif);
+    loopback::own_ports(ruleset);
+    loopback::rest(ruleset, MetaKey::Oif);
     ruleset.rule([
         is(meta(MetaKey::Oif), text("lo")),
         count("dropped_output"),

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, fmt::Write};
 
-use clawgress_config::policy::is_for_policy_zones;
+use clawgress_config::{access::Endpoint, policy::is_for_policy_zones};
 use clawgress_policy::{Index, Revision};
 
 use super::{layout, name::digest, principal::next_gateway};
@@ -51,6 +51,7 @@ impl Zones {
             .filter(|next| next.address().is_none())
             .map(|next| next.host.to_ascii_lowercase())
             .chain(collectors_by_name(revision))
+            .chain(key_servers_by_name(revision))
             .collect();
         let mut names: Vec<&str> = index
             .allowed_patterns()
@@ -111,10 +112,18 @@ impl Zones {
 
 /// The audit trail asks named for them.
 pub(super) fn collectors_by_name(revision: &Revision) -> impl Iterator<Item = String> {
-    let collectors = revision.access.audit.collectors();
-    collectors
-        .filter(|collector| collector.address().is_none())
-        .map(|collector| collector.host)
+    by_name(revision.access.audit.collectors())
+}
+
+/// The identity service asks named for them. They may not be inside: see `named_by_the_operator`.
+fn key_servers_by_name(revision: &Revision) -> impl Iterator<Item = String> {
+    by_name(revision.access.key_servers())
+}
+
+fn by_name(servers: impl Iterator<Item = Endpoint>) -> impl Iterator<Item = String> {
+    servers
+        .filter(|server| server.address().is_none())
+        .map(|server| server.host)
 }
 
 /// Powers of two, so that a growing policy is spread anew only when it has doubled.

@@ -1,15 +1,17 @@
 //! What the box's own services say to others than the box: the gateway to agents and to sites, the audit trail to its
-//! collectors. Opens nothing that the revision does not ask for.
+//! collectors, the identity service to servers of issuers' keys. Opens nothing that the revision does not ask for.
 //!
-//! The gateway judges each flow itself and dials an address only after it has judged that; the rules here are the wall
-//! behind it. Neither service can open a flow to an address inside that nobody named.
+//! Each judges an address itself before it dials it; the rules here are the wall behind that. None of them can open a
+//! flow to an address inside that nobody named.
 
 use std::collections::BTreeSet;
 
-use clawgress_config::access::GatewaySettings;
-use clawgress_policy::inside::named_inside;
+use clawgress_config::{
+    Cidr,
+    access::{Endpoint, GatewaySettings},
+};
+use clawgress_policy::{address::serving_nobody, inside::named_inside};
 use nftables::expr::MetaKey;
-use serde_json::Value;
 
 use super::{
     frame::{Frame, disjoint},
@@ -41,8 +43,8 @@ pub(super) fn proxy_ports(frame: &Frame<'_>) -> BTreeSet<u16> {
         .collect()
 }
 
-/// Where collectors may be: nowhere that only agents are.
-fn collectors_behind(frame: &Frame<'_>) -> Vec<String> {
+/// Where collectors and issuers may be: nowhere that only agents are.
+fn servers_behind(frame: &Frame<'_>) -> Vec<String> {
     let mut cards = frame.wan.clone();
     cards.extend(frame.management.iter().cloned());
     cards.sort_unstable();
@@ -58,7 +60,10 @@ fn open(frame: &Frame<'_>) -> Vec<(u32, Vec<String>)> {
         open.push((mark::GATEWAY, frame.wan.clone()));
     }
     if frame.revision.access.audit.collectors().next().is_some() {
-        open.push((mark::TRAIL, collectors_behind(frame)));
+        open.push((mark::TRAIL, servers_behind(frame)));
+    }
+    if key_servers(frame).next().is_some() {
+        open.push((mark::KEYS, servers_behind(frame)));
     }
     open.retain(|(_, cards)| !cards.is_empty());
     open
@@ -109,18 +114,14 @@ pub(super) fn output(ruleset: &mut Ruleset, frame: &Frame<'_>) {
             }
         }
     }
-    let cards = collectors_behind(frame);
-    if !cards.is_empty() {
-        for collector in frame.revision.access.audit.collectors() {
-            let mut sends = vec![
-                leaves_by(&cards),
-                by(uid::AUDIT),
-                protocol("tcp"),
-                is(payload("tcp", "dport"), number(u32::from(collector.port))),
-            ];
-            sends.extend(collector.address().map(only_to));
-            ruleset.rule([sends, vec![add_to_ct_mark(mark::TRAIL), accept()]].concat());
-        }
+    for server in frame.revision.access.audit.collectors() {
+        let never = [false, true].map(serving_nobody);
+        to_server(ruleset, frame, (uid::AUDIT, mark::TRAIL), &server, &never);
+    }
+    for server in key_servers(frame) {
+        // A key that is inside is named by its address.
+        let never = [false, true].map(inside_blocks);
+        to_server(ruleset, frame, (uid::IDENTITY, mark::KEYS), &server, &never);
     }
     // What the kernel sends for such a flow after its service has closed it has no uid.
     for (mark, cards) in open(frame) {
@@ -134,6 +135,42 @@ pub(super) fn output(ruleset: &mut Ruleset, frame: &Frame<'_>) {
     }
 }
 
-fn only_to(to: std::net::IpAddr) -> Value {
-    is(ip(to.is_ipv6(), "daddr"), address(to))
+/// A sealed box asks nobody for keys.
+fn key_servers<'f>(frame: &'f Frame<'_>) -> impl Iterator<Item = Endpoint> + use<'f> {
+    let servers = frame.revision.access.key_servers();
+    servers.filter(|_| frame.revision.enabled)
+}
+
+/// To the address that is configured, wherever that is; by name, to none of `never`, of either family: where a name
+/// leads is not the operator's word.
+fn to_server(
+    ruleset: &mut Ruleset,
+    frame: &Frame<'_>,
+    (user, mark): (u32, u32),
+    server: &Endpoint,
+    never: &[Vec<Cidr>; 2],
+) {
+    let cards = servers_behind(frame);
+    if cards.is_empty() {
+        return;
+    }
+    let to = match server.address() {
+        Some(to) => vec![is(ip(to.is_ipv6(), "daddr"), address(to))],
+        None => [false, true]
+            .into_iter()
+            .zip(never)
+            .map(|(v6, never)| is_not(ip(v6, "daddr"), networks(never)))
+            .collect(),
+    };
+    for to in to {
+        ruleset.rule([
+            leaves_by(&cards),
+            is(meta(MetaKey::Skuid), number(user)),
+            protocol("tcp"),
+            is(payload("tcp", "dport"), number(u32::from(server.port))),
+            to,
+            add_to_ct_mark(mark),
+            accept(),
+        ]);
+    }
 }

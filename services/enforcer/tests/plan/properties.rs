@@ -213,6 +213,8 @@ fn asked_by_named(revision: &Revision) -> Vec<(String, Value)> {
         .filter(|rule| rule["table"] == layout::TABLE)
         .filter(to_53)
         .filter(|rule| rule.to_string().contains("dport"))
+        // Whom the box's own users may ask on loopback is another matter.
+        .filter(|rule| !rule.to_string().contains(r#""op":"==","right":"lo""#))
         .map(|rule| {
             let matches = rule["expr"].as_array().unwrap().iter();
             let to = matches
@@ -222,6 +224,26 @@ fn asked_by_named(revision: &Revision) -> Vec<(String, Value)> {
             (to["op"].as_str().unwrap().to_owned(), to["right"].clone())
         })
         .collect()
+}
+
+#[test]
+fn the_sealed_ruleset_and_every_plan_know_the_same_users_of_own_ports() {
+    let sealed = include_str!("../../../../rootfs-overlay/etc/clawgress/sealed.nft");
+    let (_, defined) = sealed.split_once("define own_ports = {").unwrap();
+    let (defined, _) = defined.split_once('}').unwrap();
+    let mut sealed: Vec<String> = defined
+        .split(',')
+        .map(|element| element.split_whitespace().collect::<String>())
+        .filter(|element| !element.is_empty())
+        .collect();
+    let mut planned: Vec<String> = layout::OWN_PORTS
+        .iter()
+        .flat_map(|(port, users)| users.iter().map(move |user| (port, user)))
+        .flat_map(|(port, user)| ["tcp", "udp"].map(|protocol| format!("{protocol}.{port}.{user}")))
+        .collect();
+    sealed.sort();
+    planned.sort();
+    assert_eq!(sealed, planned);
 }
 
 #[test]

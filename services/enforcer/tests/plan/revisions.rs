@@ -243,6 +243,12 @@ fn services() -> Scene {
         "agents": {"agent-1": {"team_id": "red", "project_id": "p", "environment": "prod",
             "auth_type": "api_key", "status": "active"}},
         "gateway": {"enabled": true, "tls_port": 3129},
+        "issuers": {
+            "login": {"issuer": "https://login.example.com/", "audience": "agents", "algorithms": ["ES256"],
+                "keys": {"url": "https://Login.example.com/keys.json"}, "leeway_seconds": 30},
+            "corp": {"issuer": "https://idp.corp/", "audience": "agents", "algorithms": ["RS256"],
+                "keys": {"url": "https://10.0.0.7:8443/jwks"}, "key_ca": "/config/corp.pem", "leeway_seconds": 30},
+        },
         "audit": {"syslog": {"to": "192.0.2.10:6514"}, "otlp": {"to": "https://Logs.example.com/v1/logs"}},
     }))
     .unwrap();

@@ -31,6 +31,7 @@ fn directory() -> &'static Directory {
             audience: "c".to_owned(),
             algorithms: ["EdDSA", "ES256", "RS256"].map(str::to_owned).into(),
             keys: KeySource::File("f".to_owned()),
+            key_ca: None,
             leeway_seconds: 30,
             claims: BTreeMap::new(),
         };

@@ -24,6 +24,8 @@ pub(crate) struct Config {
     pub(crate) state: PathBuf,
     /// The committed revision that this boot is in.
     pub(crate) revision: PathBuf,
+    /// named, asked where issuers' keys are fetched from. Absent: they are fetched from addresses alone.
+    pub(crate) resolver: Option<SocketAddr>,
     /// Below it lie the files that a revision names.
     pub(crate) files: PathBuf,
 }
@@ -63,6 +65,11 @@ impl Configuration for Config {
                     path.display()
                 ));
             }
+        }
+        if let Some(resolver) = self.resolver.filter(|asked| !asked.ip().is_loopback()) {
+            return Some(format!(
+                "resolver is {resolver}; it must be a loopback address, for nobody else judges what a name may lead to"
+            ));
         }
         for (place, one) in self.services.iter().enumerate() {
             let mut others = self.services.iter().skip(place + 1);
@@ -127,6 +134,11 @@ mod tests {
                 "unknown variant `quotas`",
             ),
             ("listen =", "lissten =", "lissten"),
+            (
+                "resolver = \"127.0.0.1:53\"",
+                "resolver = \"192.0.2.53:53\"",
+                "resolver is 192.0.2.53:53",
+            ),
         ] {
             assert!(
                 SHIPPED.contains(from),

@@ -2,9 +2,11 @@
 //!
 //! One change at a time; what was answered holds, and is with every gateway that listens.
 
+mod fetching;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use anyhow::{Context, bail};
 use clawgress_config::access::{Access, AuthType, Issuer, KeySource};
@@ -19,6 +21,7 @@ use clawgress_policy::Revision;
 use serde_json::json;
 
 use super::Config;
+use super::fetch::Fetched;
 use super::store::{Store, StoreError};
 use super::trust::Trust;
 
@@ -40,6 +43,7 @@ pub(super) struct Engine {
 struct Inner {
     store: Store,
     trust: Trust,
+    fetched: Fetched,
     access: Arc<Access>,
     /// Which revision that is.
     read: Option<(PathBuf, SystemTime)>,
@@ -81,6 +85,7 @@ impl Engine {
             inner: Mutex::new(Inner {
                 store,
                 trust: Trust::default(),
+                fetched: Fetched::open(&config.state),
                 access: Arc::default(),
                 read: None,
                 signing,
@@ -95,6 +100,10 @@ impl Engine {
         inner.read_revision(&self.revision);
         let access = Arc::clone(&inner.access);
         inner.trust.read(&access, &self.files);
+        let Inner { trust, fetched, .. } = &mut *inner;
+        fetched.want(&access, Instant::now(), |file| {
+            trust.file(&self.files, file)
+        });
         self.publish(&mut inner)
     }
 
@@ -266,7 +275,8 @@ impl Engine {
     fn status(&self, inner: &Inner) -> anyhow::Result<Status> {
         let snapshot = inner.snapshot()?;
         let directory = Directory::build(&snapshot, &inner.access, self.credential_key.clone());
-        let faults = [inner.trust.faults(), directory.faults()].concat();
+        let fetching = inner.fetched.faults();
+        let faults = [inner.trust.faults(), &fetching, directory.faults()].concat();
         Ok(Status {
             snapshot: self.publisher.mark().map(|mark| (mark.epoch, mark.number)),
             agents: inner.access.agents.len(),
@@ -390,6 +400,13 @@ impl Inner {
     fn snapshot(&self) -> anyhow::Result<Snapshot> {
         let mut snapshot = self.store.snapshot()?;
         self.trust.add_to(&mut snapshot);
+        for (name, issuer) in &self.access.issuers {
+            if matches!(issuer.keys, KeySource::Url(_))
+                && let Ok(keys) = self.fetched.keys(name)
+            {
+                snapshot.key_sets.insert(name.clone(), keys.to_owned());
+            }
+        }
         let mut keys = Vec::new();
         for key in self.store.signing_keys()? {
             keys.push(

@@ -7,6 +7,7 @@ mod authority;
 mod config;
 mod engine;
 mod enrol;
+mod fetch;
 mod line;
 mod store;
 mod trust;
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clawgress_identity::CredentialKey;
-use clawgress_identity::admin::Uses;
+use clawgress_identity::admin::{MISSED, Missed, Uses};
 use clawgress_identity::snapshot::KIND;
 use clawgress_link::bundle::Publisher;
 use clawgress_link::mtls::{self, Role};
@@ -67,6 +68,10 @@ pub(crate) async fn serve(config: Config, end: impl Future<Output = ()>) -> anyh
 
     let mut tasks = JoinSet::new();
     tasks.spawn(keep_house(Arc::clone(&engine), Arc::clone(&authority)));
+    tasks.spawn(keep_keys(
+        Arc::clone(&engine),
+        fetch::Client::new(config.resolver),
+    ));
     tasks.spawn(admin::serve(
         admin,
         config.admin_uids.clone(),
@@ -134,7 +139,28 @@ async fn keep_house(engine: Arc<Engine>, authority: Arc<OwnAuthority>) {
     }
 }
 
-/// Over TLS, to services of the box alone: the snapshot, and gateways' reports of which keys were used.
+/// Fetches what is due: one issuer that does not answer holds no other one back.
+async fn keep_keys(engine: Arc<Engine>, client: fetch::Client) {
+    loop {
+        for order in engine.orders() {
+            let (engine, client) = (Arc::clone(&engine), client.clone());
+            tokio::spawn(async move {
+                let answer = client.fetch(&order.source).await;
+                let taken =
+                    tokio::task::spawn_blocking(move || engine.fetched(&order, answer)).await;
+                match taken {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::error!("publishing fetched keys: {error:#}"),
+                    Err(stopped) => tracing::error!("publishing fetched keys: {stopped}"),
+                }
+            });
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Over TLS, to services of the box alone: the snapshot, and gateways' reports of which keys were used and of which
+/// issuers tokens came whose key is not known.
 async fn answer(
     role: Role,
     request: Request<Incoming>,
@@ -166,6 +192,19 @@ async fn answer(
             }
             Err(_) => of(StatusCode::SERVICE_UNAVAILABLE),
         };
+    }
+    if role == Role::Gateway && request.method() == Method::POST && request.uri().path() == MISSED {
+        let Ok(body) = Limited::new(request.into_body(), LARGEST_REPORT)
+            .collect()
+            .await
+        else {
+            return of(StatusCode::PAYLOAD_TOO_LARGE);
+        };
+        let Ok(missed) = serde_json::from_slice::<Missed>(&body.to_bytes()) else {
+            return of(StatusCode::BAD_REQUEST);
+        };
+        engine.missed(&missed.issuers);
+        return of(StatusCode::NO_CONTENT);
     }
     if request.method() != Method::GET {
         return of(StatusCode::METHOD_NOT_ALLOWED);

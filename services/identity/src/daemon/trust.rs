@@ -41,7 +41,8 @@ impl Trust {
         let mut next = Self::default();
         for (name, issuer) in &access.issuers {
             match &issuer.keys {
-                KeySource::Own => {}
+                // Those of a URL are fetched: see `fetch`.
+                KeySource::Own | KeySource::Url(_) => {}
                 KeySource::File(file) => {
                     let read = next.text(below, file).and_then(|text| {
                         KeySet::of_jwks(&text).map_err(|why| format!("{file}: {why}"))?;
@@ -52,9 +53,6 @@ impl Trust {
                         next.key_sets.insert(name.clone(), text);
                     }
                 }
-                KeySource::Url(url) => next.faults.push(format!(
-                    "the issuer {name} has its keys at {url}; fetching is not supported, name a file"
-                )),
             }
         }
         let pair = access.client_ca.as_ref().map(|ca| {
@@ -83,6 +81,11 @@ impl Trust {
             }
         }
         *self = next;
+    }
+
+    /// The text of another file that the revision names.
+    pub(crate) fn file(&mut self, below: &Path, file: &str) -> Result<String, String> {
+        self.text(below, file)
     }
 
     pub(crate) fn add_to(&self, snapshot: &mut Snapshot) {

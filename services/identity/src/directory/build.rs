@@ -1,7 +1,7 @@
 //! From a snapshot and the committed revision to what is asked at each request.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use clawgress_config::Cidr;
 use clawgress_config::access::{Access, AuthType, KeySource};
@@ -87,6 +87,7 @@ impl Directory {
             revoked_certificates: snapshot.revoked_certificates.clone(),
             tokens: Cache::new(TOKENS_KEPT),
             chains: Cache::new(CHAINS_KEPT),
+            missed: Mutex::default(),
             faults,
         }
     }

@@ -7,7 +7,7 @@ mod token;
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use clawgress_config::Cidr;
 use clawgress_config::access::{AuthType, Status};
@@ -39,6 +39,8 @@ pub struct Directory {
     revoked_certificates: BTreeSet<String>,
     tokens: Cache<Arc<Known>>,
     chains: Cache<Arc<KnownChain>>,
+    /// Issuers whose keys are fetched and of whom a token named a key that is not known: by the configuration's names.
+    missed: Mutex<BTreeSet<String>>,
     faults: Vec<String>,
 }
 
@@ -157,6 +159,12 @@ impl Directory {
     /// What could not be read of the snapshot; whoever depends on it is denied.
     pub fn faults(&self) -> &[String] {
         &self.faults
+    }
+
+    /// Of which issuers tokens named keys that are not known, since this was asked last: to be told to the identity
+    /// service, which may fetch their sets anew. At most as many as are configured.
+    pub fn take_missed(&self) -> BTreeSet<String> {
+        std::mem::take(&mut self.missed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub fn agents(&self) -> usize {

@@ -1,9 +1,9 @@
 //! Tokens: which issuer's, whose, and whether they stand.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
-use clawgress_config::access::{self, AuthType};
+use clawgress_config::access::{self, AuthType, KeySource};
 use clawgress_link::hex;
 use clawgress_policy::Moment;
 
@@ -19,6 +19,8 @@ pub(super) struct Issuer {
     algorithms: Vec<Algorithm>,
     keys: KeySet,
     leeway: i64,
+    /// Its keys come from a URL, so that there may be newer ones.
+    fetched: bool,
     /// Claim by field, and whether the configuration names it: what it names must be there.
     claims: [(&'static str, String, bool); 4],
 }
@@ -47,6 +49,7 @@ impl Issuer {
                 .collect(),
             keys,
             leeway: issuer.leeway_seconds.into(),
+            fetched: matches!(issuer.keys, KeySource::Url(_)),
             claims: ["agent_id", "team_id", "project_id", "environment"].map(claim),
         }
     }
@@ -100,7 +103,14 @@ impl Directory {
                 .find(|issuer| token.is_meant_for(&issuer.audience))
                 .ok_or(Refusal::WrongAudience)?,
         };
-        let claims = token.verify(&issuer.expected(), moment)?;
+        let claims = token
+            .verify(&issuer.expected(), moment)
+            .inspect_err(|refusal| {
+                if issuer.fetched && *refusal == Refusal::UnknownKey {
+                    let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
+                    missed.insert(issuer.name.to_string());
+                }
+            })?;
         let agent = self.agent_of(issuer, &claims)?;
         let id: Arc<str> = match &claims.id {
             Some(id) => id.as_str().into(),

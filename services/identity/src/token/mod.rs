@@ -9,4 +9,4 @@ mod verify;
 
 pub use issue::{Grant, SigningKey, SigningKeyError};
 pub use keys::{Algorithm, KeySet, PublicKey};
-pub use verify::{Claims, Expected, Token};
+pub use verify::{Claims, Expected, Signed, Token};

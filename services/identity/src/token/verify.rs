@@ -14,14 +14,21 @@ const LONGEST: usize = 8 * 1024;
 const LONGEST_HEADER: usize = 2 * 1024;
 const LONGEST_WORD: usize = 256;
 
-/// A token of the right form, of which nothing is proved yet.
+/// Something signed, of the right form, of which nothing is proved yet: what a token is before anybody asks what it says.
 #[derive(Debug)]
-pub struct Token<'t> {
+pub struct Signed<'t> {
     /// What the signature is over.
-    signed: &'t str,
+    message: &'t str,
     signature: Vec<u8>,
     algorithm: Algorithm,
     key_id: Option<String>,
+    payload: Vec<u8>,
+}
+
+/// A token of the right form, of which nothing is proved yet.
+#[derive(Debug)]
+pub struct Token<'t> {
+    signed: Signed<'t>,
     claims: Map<String, Value>,
 }
 
@@ -46,28 +53,54 @@ pub struct Claims {
     all: Map<String, Value>,
 }
 
-impl<'t> Token<'t> {
+impl<'t> Signed<'t> {
     /// The form alone. `alg` has to be one that we know: `none` and shared secrets are not.
     pub fn parse(token: &'t str) -> Result<Self, Refusal> {
         if token.len() > LONGEST {
             return Err(Refusal::Malformed);
         }
-        let (signed, signature) = token.rsplit_once('.').ok_or(Refusal::Malformed)?;
-        let (header, claims) = signed.split_once('.').ok_or(Refusal::Malformed)?;
-        if claims.contains('.') || signature.is_empty() || header.len() > LONGEST_HEADER {
+        let (message, signature) = token.rsplit_once('.').ok_or(Refusal::Malformed)?;
+        let (header, payload) = message.split_once('.').ok_or(Refusal::Malformed)?;
+        if payload.contains('.') || signature.is_empty() || header.len() > LONGEST_HEADER {
             return Err(Refusal::Malformed);
         }
         let decode = |part| text::from_base64url(part).ok_or(Refusal::Malformed);
-        let object = |part| strict::object(&decode(part)?).ok_or(Refusal::Malformed);
-        let header = object(header)?;
+        let header = strict::object(&decode(header)?).ok_or(Refusal::Malformed)?;
         let algorithm = algorithm_of(&header)?;
         Ok(Self {
-            signed,
+            message,
             signature: decode(signature)?,
             algorithm,
             key_id: word(&header, "kid")?.map(str::to_owned),
-            claims: object(claims)?,
+            payload: decode(payload)?,
         })
+    }
+
+    /// By one of these keys and algorithms, and no other. The key that did it.
+    pub fn verify<'k>(
+        &self,
+        keys: &'k KeySet,
+        algorithms: &[Algorithm],
+    ) -> Result<&'k PublicKey, Refusal> {
+        if !algorithms.contains(&self.algorithm) {
+            return Err(Refusal::WrongAlgorithm);
+        }
+        let key = keys
+            .find(self.key_id.as_deref(), self.algorithm)
+            .ok_or(Refusal::UnknownKey)?;
+        if !key.verify(self.message.as_bytes(), &self.signature) {
+            return Err(Refusal::BadSignature);
+        }
+        Ok(key)
+    }
+}
+
+impl<'t> Token<'t> {
+    /// The form alone.
+    pub fn parse(token: &'t str) -> Result<Self, Refusal> {
+        let signed = Signed::parse(token)?;
+        let claims = strict::object(&signed.payload).ok_or(Refusal::Malformed)?;
+        Ok(Self { signed, claims })
     }
 
     /// Who claims to have signed it.
@@ -88,16 +121,7 @@ impl<'t> Token<'t> {
 
     /// First the signature, then what it is over.
     pub fn verify(self, expected: &Expected<'_>, moment: Moment) -> Result<Claims, Refusal> {
-        if !expected.algorithms.contains(&self.algorithm) {
-            return Err(Refusal::WrongAlgorithm);
-        }
-        let key: &PublicKey = expected
-            .keys
-            .find(self.key_id.as_deref(), self.algorithm)
-            .ok_or(Refusal::UnknownKey)?;
-        if !key.verify(self.signed.as_bytes(), &self.signature) {
-            return Err(Refusal::BadSignature);
-        }
+        let key = self.signed.verify(expected.keys, expected.algorithms)?;
         if !self.is_meant_for(expected.audience) {
             return Err(Refusal::WrongAudience);
         }

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use clawgress_config::access::{Access, AuthType, Issuer, KeySource};
-use clawgress_identity::admin::{Reply, Request, Wish};
-use clawgress_identity::{Presented, Refusal};
+use clawgress_identity::admin::{Missed, Reply, Request, Wish};
+use clawgress_identity::{Presented, Refusal, missed};
 use clawgress_policy::Moment;
 
 use crate::world::{World, agent, directory, is_private, until};
@@ -24,6 +24,7 @@ fn access() -> Access {
             audience: "gateway".to_owned(),
             algorithms: ["EdDSA".to_owned()].into(),
             keys: KeySource::Own,
+            key_ca: None,
             leeway_seconds: 5,
             claims: std::collections::BTreeMap::new(),
         },
@@ -308,4 +309,33 @@ async fn files_and_revisions_are_followed_within_a_second_and_what_is_broken_cha
     world.access.issuers.remove("out");
     world.commit();
     until(&mut watched, |snapshot| snapshot.key_sets.is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_set_that_cannot_be_fetched_is_told_and_a_gateway_may_say_what_it_misses() {
+    let mut access = access();
+    let mut issuer = access.issuers["own"].clone();
+    issuer.issuer = "https://login.example.com/".to_owned();
+    issuer.keys = KeySource::Url("https://login.example.com/keys".to_owned());
+    access.issuers.insert("login".to_owned(), issuer);
+    let world = World::start(access).await;
+    let begun = Instant::now();
+    loop {
+        let Reply::Status(status) = world.ask(Request::Status).await else {
+            panic!("no status");
+        };
+        let told = status.faults.join("\n");
+        if told.contains("fetching https://login.example.com/keys: identity.toml names no resolver")
+            && told.contains("whoever depends on it is denied")
+        {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(5), "{told}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let own = world.place().credentials().await.unwrap();
+    let missed = Missed {
+        issuers: ["login".to_owned(), "nobody".to_owned()].into(),
+    };
+    missed::tell(&own, world.address, &missed).await.unwrap();
 }

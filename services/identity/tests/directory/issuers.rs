@@ -153,3 +153,35 @@ fn the_own_issuers_tokens_are_believed_and_say_nothing_that_is_mapped_away() {
     assert_eq!(identity.expires, Some(NOW + 60));
     assert_ne!(key.issue(&grant).unwrap().1, id);
 }
+
+#[test]
+fn a_key_that_a_fetched_set_does_not_have_is_missed_once() {
+    let (outside, stranger) = (Outside::new(), Outside::new());
+    let mut world = world(&outside);
+    let older = outside.jwks().replace("\"ed\"", "\"older\"");
+    let token = outside.with(|_| {});
+    let missed = |world: &World| {
+        let directory = world.directory();
+        for _ in 0..3 {
+            refused(bearer(&directory, &token), Refusal::UnknownKey);
+        }
+        let missed: Vec<String> = directory.take_missed().into_iter().collect();
+        assert!(directory.take_missed().is_empty());
+        missed
+    };
+    let issuer = world.access.issuers.get_mut("out").unwrap();
+    issuer.keys = KeySource::Url("https://login.example.com/keys".to_owned());
+    let directory = world.directory();
+    bearer(&directory, &token).unwrap();
+    refused(
+        bearer(&directory, &stranger.with(|_| {})),
+        Refusal::BadSignature,
+    );
+    assert!(directory.take_missed().is_empty(), "its key is known");
+
+    world.snapshot.key_sets.insert("out".to_owned(), older);
+    assert_eq!(missed(&world), ["out"]);
+    let issuer = world.access.issuers.get_mut("out").unwrap();
+    issuer.keys = KeySource::File("out.json".to_owned());
+    assert!(missed(&world).is_empty(), "a file is read when it changes");
+}

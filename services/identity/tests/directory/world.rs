@@ -92,6 +92,7 @@ impl World {
             audience: "clawgress".to_owned(),
             algorithms: algorithms.iter().map(|word| (*word).to_owned()).collect(),
             keys: KeySource::File(format!("{name}.json")),
+            key_ca: None,
             leeway_seconds: 30,
             claims: BTreeMap::new(),
         };

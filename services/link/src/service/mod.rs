@@ -10,6 +10,8 @@ use std::{fmt::Display, io, path::PathBuf, process::ExitCode};
 use clap::{CommandFactory, FromArgMatches, Parser};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::terminal::Entries;
+
 pub use configuration::{ConfigError, Configuration, parse, read};
 
 /// sysexits: the configuration is wrong, and starting again will not help.
@@ -49,9 +51,10 @@ fn begin<C: Configuration>(version: &'static str) -> Result<C, ExitCode> {
         .mut_arg("config", |argument| argument.default_value(C::FILE));
     let arguments =
         Arguments::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
-    // journald adds the time, and has no terminal to colour for. Standard output is for events alone.
+    // An entry may hold what agents wrote. journald adds the time, and has no terminal to colour for. Standard
+    // output is for events alone.
     tracing_subscriber::fmt()
-        .with_writer(io::stderr)
+        .with_writer(|| Entries(io::stderr()))
         .with_ansi(false)
         .without_time()
         .init();

@@ -2,17 +2,26 @@
 //!
 //! One question at a time, for a large revision takes much memory while it is compiled. Nothing is decided by it.
 
+mod leads;
+mod limits;
+mod near;
+mod paths;
+#[cfg(test)]
+mod tests;
+mod url;
+
 use std::{net::IpAddr, net::Ipv4Addr};
 
-use clawgress_config::{access::Access, policy::canonical_name};
-use clawgress_link::agents;
+use clawgress_config::access::Access;
+use clawgress_link::{agents, control::CapUse};
 use clawgress_policy::{
-    Considered, Host, Index, Moment, Request, Revision, canonical_path, rules::Why,
-    window::UnknownZone,
+    Considered, Host, Index, Moment, Request, Revision, rules::Why, window::UnknownZone,
 };
 use jiff::{Timestamp, civil, tz::TimeZone};
 
-const LONGEST: usize = 16 * 1024;
+pub(crate) use near::Cards;
+use paths::Way;
+use url::{Name, shown, target};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ExplainError {
@@ -39,22 +48,19 @@ pub(crate) struct Question {
     pub(crate) at: Option<String>,
     pub(crate) now: i64,
     pub(crate) clock_trusted: bool,
+    /// Where the name leads, or why nobody knows; of an address: itself.
+    pub(crate) resolved: Result<Vec<IpAddr>, String>,
+    pub(crate) cards: Cards,
+    /// How far caps are used, by principal. None: the enforcer does not say.
+    pub(crate) caps: Option<Vec<(String, Vec<CapUse>)>>,
 }
 
-/// Where a URL leads, as the gateway would be asked for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Target {
-    host: Name,
-    port: u16,
-    /// None: it runs in a tunnel.
-    path: Option<String>,
-    tunnel: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Name {
-    Name(String),
-    Address(IpAddr),
+/// What has to be looked up before a URL can be explained: a name, or else the address that it has already.
+pub(crate) fn lookup(url: &str) -> Result<Result<IpAddr, String>, ExplainError> {
+    Ok(match target(url)?.host {
+        Name::Name(name) => Err(name),
+        Name::Address(address) => Ok(address),
+    })
 }
 
 /// Takes what a large revision takes, as long as it runs.
@@ -64,20 +70,7 @@ pub(crate) fn explain(
 ) -> Result<agents::Explained, ExplainError> {
     let target = target(&question.url)?;
     let mut notes = Vec::new();
-    let method = match question.method.as_deref() {
-        _ if target.tunnel => "CONNECT".to_owned(),
-        None => "GET".to_owned(),
-        Some(method) => method.to_ascii_uppercase(),
-    };
-    if let Some(wanted) = &question.method {
-        let token = |byte: u8| byte.is_ascii_alphabetic() || b"-_".contains(&byte);
-        if !(1..=32).contains(&wanted.len()) || !wanted.bytes().all(token) {
-            return Err(ExplainError::Method(wanted.chars().take(40).collect()));
-        }
-        if target.tunnel && !wanted.eq_ignore_ascii_case("CONNECT") {
-            notes.push(format!("{} runs in a tunnel, which the agent asks for by CONNECT: the gateway sees neither the method {} in it nor the path", shown(&question.url), wanted.to_ascii_uppercase()));
-        }
-    }
+    let method = method(&question, target.tunnel, &mut notes)?;
     let moment = match question.at.as_deref() {
         Some(text) => Moment::trusted(instant(text, &revision.time_zone)?),
         None => Moment {
@@ -113,12 +106,36 @@ pub(crate) fn explain(
     };
     let decision = rules.decide(&index, &request, moment);
     let considered = rules.explain(&index, &request, moment);
-    if decision.allowed {
-        notes.push(
-            "quotas, and the addresses that a name leads to, are judged when it is asked for"
-                .to_owned(),
-        );
-    }
+    let (resolved, unresolved) = match &question.resolved {
+        Ok(resolved) => (resolved.as_slice(), None),
+        Err(why) => (&[][..], Some(why.clone())),
+    };
+    let led = leads::judge(
+        revision,
+        &index,
+        &question.cards,
+        &request,
+        resolved,
+        moment,
+    );
+    let why_unknown = unresolved.as_deref();
+    let way = Way {
+        index: &index,
+        agent: &agent.agent_id,
+        host: request.host,
+        port: target.port,
+        moment,
+    };
+    let serves = revision.access.gateway.enabled;
+    let mut paths = vec![paths::proxy(serves, &decision, &led, why_unknown)];
+    paths.extend(way.packets(&led, why_unknown));
+    let limits = limits::all(
+        &revision.access,
+        &index,
+        agent,
+        request.host,
+        question.caps.as_deref(),
+    );
     Ok(agents::Explained {
         revision: revision.number,
         destination: match &target.host {
@@ -139,20 +156,51 @@ pub(crate) fn explain(
         alert: decision.alert,
         considered: considered
             .into_iter()
-            .map(|rule| agents::Considered {
-                version: rule.version,
-                priority: rule.priority,
-                action: rule.action.word().to_owned(),
-                mode: rule.mode.word().to_owned(),
-                why: why(&rule, &revision.access),
-                policy_id: rule.policy_id,
-            })
+            .map(|rule| told(rule, &revision.access))
             .collect(),
+        unresolved,
+        addresses: led.addresses,
+        paths,
+        limits,
         notes,
         method,
         path: target.path,
         agent: question.agent,
     })
+}
+
+/// As the gateway sees it.
+fn method(
+    question: &Question,
+    tunnel: bool,
+    notes: &mut Vec<String>,
+) -> Result<String, ExplainError> {
+    let method = match question.method.as_deref() {
+        _ if tunnel => "CONNECT".to_owned(),
+        None => "GET".to_owned(),
+        Some(method) => method.to_ascii_uppercase(),
+    };
+    if let Some(wanted) = &question.method {
+        let token = |byte: u8| byte.is_ascii_alphabetic() || b"-_".contains(&byte);
+        if !(1..=32).contains(&wanted.len()) || !wanted.bytes().all(token) {
+            return Err(ExplainError::Method(wanted.chars().take(40).collect()));
+        }
+        if tunnel && !wanted.eq_ignore_ascii_case("CONNECT") {
+            notes.push(format!("{} runs in a tunnel, which the agent asks for by CONNECT: the gateway sees neither the method {} in it nor the path", shown(&question.url), wanted.to_ascii_uppercase()));
+        }
+    }
+    Ok(method)
+}
+
+fn told(rule: Considered, access: &Access) -> agents::Considered {
+    agents::Considered {
+        version: rule.version,
+        priority: rule.priority,
+        action: rule.action.word().to_owned(),
+        mode: rule.mode.word().to_owned(),
+        why: why(&rule, access),
+        policy_id: rule.policy_id,
+    }
 }
 
 /// With what the rule asks for, where something else was asked.
@@ -215,100 +263,6 @@ fn some<T: ToString>(words: impl IntoIterator<Item = T>) -> String {
     few.join(", ")
 }
 
-fn shown(text: &str) -> String {
-    text.chars().take(80).collect()
-}
-
-fn target(url: &str) -> Result<Target, ExplainError> {
-    let wrong = |why: &str| ExplainError::Url(format!("'{}' {why}", shown(url)));
-    if url.len() > LONGEST {
-        return Err(wrong("is too long"));
-    }
-    if url.contains(['#', '\\'])
-        || url.contains(|letter: char| letter.is_control() || letter == ' ')
-    {
-        return Err(wrong("holds a letter that no request is sent with"));
-    }
-    let (scheme, rest) = match url.split_once("://") {
-        Some((scheme, rest)) => (scheme.to_ascii_lowercase(), rest),
-        // As a CONNECT names it.
-        None => (String::new(), url),
-    };
-    let (tunnel, default) = match scheme.as_str() {
-        "http" | "ws" => (false, Some(80)),
-        "https" | "wss" => (true, Some(443)),
-        "" => (true, None),
-        _ => return Err(wrong("is neither http nor https")),
-    };
-    let end = rest.find(['/', '?']).unwrap_or(rest.len());
-    let (authority, path) = rest.split_at(end);
-    if scheme.is_empty() && !path.is_empty() {
-        return Err(wrong("has no scheme"));
-    }
-    if authority.contains('@') {
-        return Err(wrong("holds a user, which belongs to no destination"));
-    }
-    let after = authority.rfind(']').map_or(0, |end| end + 1);
-    let colon = authority.get(after..).and_then(|rest| rest.find(':'));
-    let (host, port) = match colon {
-        Some(colon) => authority.split_at(after + colon),
-        None => (authority, ""),
-    };
-    let port = match (port.strip_prefix(':'), default) {
-        (Some(digits), _)
-            if digits.len() <= 5 && digits.bytes().all(|byte| byte.is_ascii_digit()) =>
-        {
-            digits.parse().ok().filter(|port| *port != 0)
-        }
-        (Some(_), _) => None,
-        (None, default) => default,
-    };
-    let Some(port) = port else {
-        return Err(wrong(if colon.is_some() {
-            "has a port that is none"
-        } else {
-            "has neither a scheme nor a port"
-        }));
-    };
-    Ok(Target {
-        host: name(host)
-            .ok_or_else(|| wrong("has a host that is neither a name nor an address"))?,
-        port,
-        path: if tunnel {
-            None
-        } else {
-            let path = canonical_path(path).map_err(|error| {
-                ExplainError::Url(format!(
-                    "'{}' has a path that is refused: {error}",
-                    shown(url)
-                ))
-            })?;
-            Some(path.into_owned())
-        },
-        tunnel,
-    })
-}
-
-/// The one canonical form, as the gateway makes it. What some readers take for an address (`127.1`) is no name.
-fn name(host: &str) -> Option<Name> {
-    if let Some(inner) = host.strip_prefix('[') {
-        let address: IpAddr = inner.strip_suffix(']')?.parse().ok()?;
-        return address
-            .is_ipv6()
-            .then(|| Name::Address(address.to_canonical()));
-    }
-    if let Ok(address) = host.parse::<Ipv4Addr>() {
-        return Some(Name::Address(address.into()));
-    }
-    let name = canonical_name(host).ok()?;
-    let last = name.rsplit('.').next().unwrap_or_default();
-    let number = last.bytes().all(|byte| byte.is_ascii_digit())
-        || last
-            .strip_prefix("0x")
-            .is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
-    (!number).then_some(Name::Name(name))
-}
-
 fn instant(text: &str, zone: &str) -> Result<i64, ExplainError> {
     let wrong = || ExplainError::At(shown(text));
     if let Ok(time) = text.parse::<Timestamp>() {
@@ -321,78 +275,8 @@ fn instant(text: &str, zone: &str) -> Result<i64, ExplainError> {
 }
 
 #[cfg(test)]
-mod tests {
+mod clock_tests {
     use super::*;
-
-    #[test]
-    fn a_url_is_what_the_gateway_would_be_asked_for() {
-        for (url, host, port, path, tunnel) in [
-            (
-                "https://API.Example.com/v1?x",
-                "api.example.com",
-                443,
-                None,
-                true,
-            ),
-            ("https://a.example:8443", "a.example", 8443, None, true),
-            (
-                "http://a.example/a/../b//c?d",
-                "a.example",
-                80,
-                Some("/b/c"),
-                false,
-            ),
-            ("http://a.example:8080", "a.example", 8080, Some("/"), false),
-            ("a.example.:22", "a.example", 22, None, true),
-        ] {
-            let target = target(url).unwrap();
-            assert_eq!(target.host, Name::Name(host.to_owned()), "{url}");
-            assert_eq!(
-                (target.port, target.path.as_deref(), target.tunnel),
-                (port, path, tunnel),
-                "{url}"
-            );
-        }
-        let host = |url| target(url).unwrap().host;
-        let address = |text: &str| Name::Address(text.parse().unwrap());
-        assert_eq!(host("http://203.0.113.9/"), address("203.0.113.9"));
-        assert_eq!(host("https://[2001:DB8::1]:444/"), address("2001:db8::1"));
-        assert_eq!(
-            host("https://[::ffff:203.0.113.9]/"),
-            address("203.0.113.9")
-        );
-    }
-
-    #[test]
-    fn what_is_no_url_is_one_error_with_the_fix() {
-        for url in [
-            "",
-            "a.example",
-            "a.example/x",
-            "ftp://a.example/",
-            "https://",
-            "https://u:p@a.example/",
-            "https://a.example:0/",
-            "https://a.example:66000/",
-            "https://a.example:+1/",
-            "http://127.1/",
-            "http://0x7f.1/",
-            "https://[::1/",
-            "https://a b/",
-            "http://a.example/%zz",
-            "http://a.example/\u{7f}",
-            "https://a.example/#x",
-            "https://[1.2.3.4]/",
-            "https://a..b/",
-        ] {
-            let error = target(url).unwrap_err().to_string();
-            assert!(
-                error.starts_with("url: ") && error.contains("write one such as"),
-                "{url}: {error}"
-            );
-        }
-        assert!(target(&format!("https://a.example/{}", "x".repeat(LONGEST))).is_err());
-    }
 
     #[test]
     fn a_time_without_an_offset_is_of_the_box() {

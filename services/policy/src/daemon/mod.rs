@@ -93,6 +93,7 @@ pub(crate) async fn serve(config: Config, end: impl Future<Output = ()>) -> anyh
         access: Access::new(keys, config.console_uids.clone()),
         places: Places::default(),
         deadline: config.deadline(),
+        resolver: config.resolver,
         measurer: Measurer::start(Neighbours::new(
             config,
             services.clone(),

@@ -137,6 +137,14 @@ fn issuer(reader: &mut Reader, node: &Node) -> Option<Issuer> {
     } else {
         KeySource::Url(one(node, "key-url", text(parts::url))?)
     };
+    if has(node, "key-ca") && !matches!(keys, KeySource::Url(_)) {
+        reader.report(
+            node,
+            "authorities are given for keys that nobody fetches".to_owned(),
+            "write key-url beside key-ca, or remove key-ca",
+        );
+        return None;
+    }
     let algorithms: BTreeSet<String> = values(node, "algorithm")
         .into_iter()
         .filter(|(word, _)| ALGORITHMS.contains(word))
@@ -156,6 +164,7 @@ fn issuer(reader: &mut Reader, node: &Node) -> Option<Issuer> {
         audience: one(node, "audience", text(parts::token))?,
         algorithms,
         keys,
+        key_ca: one(node, "key-ca", text(values_of::file)),
         leeway_seconds: number(node, "leeway", 0, bounds::MAX_LEEWAY).unwrap_or(DEFAULT_LEEWAY),
         claims,
     })

@@ -109,6 +109,7 @@ impl Writer<'_> {
             KeySource::Url(url) => self.add(&["key-url", url]),
             KeySource::Own => self.add(&["own"]),
         }
+        self.text(&["key-ca"], issuer.key_ca.as_deref());
         self.number(&["leeway"], &issuer.leeway_seconds, &DEFAULT_LEEWAY);
         for (word, field) in CLAIMS {
             let claim = issuer.claims.get(*field).map(String::as_str);

@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use axum::{Json, extract::State, http::StatusCode, response::Response};
+use clawgress_link::{control::Window, lookup::addresses};
 
 use crate::daemon::{
     clock,
-    explain::{ExplainError, Question, explain},
+    explain::{Cards, ExplainError, Question, explain, lookup},
     http::{
         Api, Refusal,
         access::Need,
@@ -42,10 +43,23 @@ pub(super) async fn answer(State(api): State<Arc<Api>>, call: Call) -> Result<Re
         )
         .retry_after(1));
     };
-    let (status, standing) = tokio::join!(
+    let resolve = async {
+        match lookup(&url)? {
+            Ok(address) => Ok(Ok(vec![address])),
+            Err(name) => Ok::<_, ExplainError>(
+                addresses(api.resolver, &name, api.deadline)
+                    .await
+                    .map_err(|error| error.to_string()),
+            ),
+        }
+    };
+    let (status, standing, telemetry, resolved) = tokio::join!(
         api.enforcer.status(),
-        api.services.gateway.standing(api.deadline)
+        api.services.gateway.standing(api.deadline),
+        api.enforcer.telemetry(Window::Minute),
+        resolve,
     );
+    let resolved = resolved?;
     let revision = in_force(&api).await?;
     let Some(agent) = revision.access.agents.get(&id).filter(|_| is_id(&id)) else {
         let id: String = id.chars().take(64).collect();
@@ -72,6 +86,12 @@ pub(super) async fn answer(State(api): State<Arc<Api>>, call: Call) -> Result<Re
         at,
         now: clock::now(),
         clock_trusted: status.is_ok_and(|status| status.clock_trusted),
+        resolved,
+        cards: Cards::read(),
+        caps: telemetry.ok().map(|told| {
+            let each = told.principals.into_iter();
+            each.map(|(name, told)| (name, told.caps)).collect()
+        }),
     };
     let work = tokio::task::spawn_blocking(move || explain(&revision, question));
     let mut explained = work.await.map_err(PublishError::from)??;

@@ -14,7 +14,7 @@ mod peer;
 mod refusal;
 mod trail;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -51,6 +51,8 @@ pub(crate) struct Api {
     pub(crate) records: Arc<Records>,
     /// One explanation at a time.
     pub(crate) explaining: Mutex<()>,
+    /// named.
+    pub(crate) resolver: SocketAddr,
     /// For each short question to a neighbour.
     pub(crate) deadline: Duration,
 }

@@ -27,8 +27,8 @@ impl Connected<IncomingStream<'_, UnixListener>> for Peer {
 }
 
 impl Peer {
-    /// Where a call comes from. Only the front reaches this service's port, and it replaces what its caller says of
-    /// himself.
+    /// Where a call comes from. Only the front reaches this service's port (beside root, the ruleset lets no other user
+    /// of the box begin to speak to it), and it replaces what its caller says of himself.
     pub(crate) fn source(self, headers: &HeaderMap) -> IpAddr {
         let Self::Network(address) = self else {
             return Ipv4Addr::LOCALHOST.into();
