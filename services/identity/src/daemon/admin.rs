@@ -10,8 +10,13 @@ use super::line;
 
 pub(super) async fn serve(listener: UnixListener, uids: Vec<u32>, engine: Arc<Engine>) {
     let uids: Arc<[u32]> = uids.into();
-    line::serve(listener, LONGEST_REQUEST, move |uid, line| {
-        let (engine, allowed) = (Arc::clone(&engine), uid == 0 || uids.contains(&uid));
+    let may = {
+        let uids = Arc::clone(&uids);
+        move |uid| uid == 0 || uids.contains(&uid)
+    };
+    let allowed = may.clone();
+    line::serve(listener, LONGEST_REQUEST, may, move |uid, line| {
+        let (engine, allowed) = (Arc::clone(&engine), allowed(uid));
         async move {
             if !allowed {
                 tracing::warn!(uid, "audit: a caller was turned away");

@@ -18,7 +18,9 @@ pub(super) async fn serve(
     credential_key: String,
 ) {
     let (config, credential_key) = (Arc::new(config), Arc::new(credential_key));
-    line::serve(listener, LONGEST, move |uid, line| {
+    let services = Arc::clone(&config);
+    let may = move |uid| services.role_of(uid).is_some();
+    line::serve(listener, LONGEST, may, move |uid, line| {
         let reply = answer(uid, &line, &config, &authority, &credential_key);
         async move {
             reply.unwrap_or_else(|error| {

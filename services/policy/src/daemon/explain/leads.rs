@@ -67,7 +67,7 @@ fn refused(
         return private();
     }
     let there = [address];
-    let decide = |request: &Request<'_>| index.rules().decide_on_proxy(index, request, moment);
+    let decide = |request: &Request<'_>| index.rules().decide(index, request, moment);
     let led = Request {
         resolved: &there,
         ..*request
