@@ -17,7 +17,8 @@
 -- where a judged name led to, for an instant; never copies the hello, never makes more strings than there are labels in
 -- one name. Lua 5.3 and 5.4.
 
-local byte, find, sub, lower, concat = string.byte, string.find, string.sub, string.lower, table.concat
+local byte, find, gmatch, sub, lower = string.byte, string.find, string.gmatch, string.sub, string.lower
+local concat = table.concat
 local type, error, pcall, setmetatable = type, error, pcall, setmetatable
 local min = math.min
 
@@ -67,28 +68,26 @@ local function named(text, first, last)
 		return nil
 	end
 	local name = lower(sub(text, first, last))
+	-- By patterns, which are looked for without a step of this language for each character: a dot at either end shows in
+	-- the dots around the name, and a hyphen that begins or ends a label beside one.
+	local dotted = "." .. name .. "."
+	if
+		find(name, "[^a-z0-9_.-]")
+		or find(dotted, "..", 1, true)
+		or find(dotted, ".-", 1, true)
+		or find(dotted, "-.", 1, true)
+	then
+		return nil
+	end
 	local labels, count = {}, 0
-	local start = 1
-	local numeric = true
-	for at = 1, length + 1 do
-		local character = byte(name, at)
-		if character == 46 or character == nil then
-			local size = at - start
-			if size < 1 or size > LONGEST_LABEL or byte(name, start) == 45 or byte(name, at - 1) == 45 then
-				return nil
-			end
-			count = count + 1
-			labels[count] = sub(name, start, at - 1)
-			start = at + 1
-			if character then
-				numeric = true
-			end
-		elseif character >= 97 and character <= 122 or character == 45 or character == 95 then
-			numeric = false
-		elseif character < 48 or character > 57 then
+	for label in gmatch(name, "[^.]+") do
+		if #label > LONGEST_LABEL then
 			return nil
 		end
+		count = count + 1
+		labels[count] = label
 	end
+	local numeric = not find(labels[count], "[^0-9]")
 	-- 0x7f000001 is an address to some, too.
 	local top = labels[count]
 	if numeric or byte(top, 1) == 48 and byte(top, 2) == 120 then
@@ -119,8 +118,13 @@ local function extensions(text, at, last)
 	local hidden = false
 	local count = 0
 	while at <= last do
-		local kind, length = two(text, at), two(text, at + 2)
-		if at + 3 > last or not length or at + 3 + length > last then
+		local high, low, more, length = byte(text, at, at + 3)
+		if at + 3 > last or not length then
+			return MALFORMED
+		end
+		local kind = high * 256 + low
+		length = more * 256 + length
+		if at + 3 + length > last then
 			return MALFORMED
 		end
 		count = count + 1
