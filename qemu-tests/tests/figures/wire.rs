@@ -184,17 +184,6 @@ fn names_judged_on_the_wire() {
             .line()
             .announce();
         }
-        if let Ok(hold) = std::env::var("HOLD") {
-            println!(
-                "box {:?} agent {:?} haproxy {:?}",
-                scene.stack.host.entry(),
-                scene.agent.host.entry(),
-                scene.stack.pid("haproxy")
-            );
-            while fs::exists(&hold).unwrap_or(false) {
-                std::thread::sleep(Duration::from_secs(1));
-            }
-        }
         Ok(())
     });
 }

@@ -233,11 +233,11 @@ fn a_live_flow_is_judged_by_what_its_name_led_to_and_its_port() {
         (2, "sni", "198.51.100.1"),
         (3, "host", "192.0.2.1"),
     ] {
-        let line = format!(
+        let said = format!(
             "v1 event=open path={path} who=one src=192.168.10.9 sport={port} asked=- aport=- name=x.test reason=- \
              site={site} in=0 out=0 ms=0 end=-- status=0 id=-"
         );
-        live.note(&Event::read(line.as_bytes()).unwrap()).unwrap();
+        live.note(&Event::read(said.as_bytes()).unwrap()).unwrap();
     }
     let forbidden = live.forbidden(&index, Moment::trusted(NOON), &over(&[]));
     let ports: Vec<u16> = forbidden.iter().map(|(end, _)| end.source.port()).collect();
