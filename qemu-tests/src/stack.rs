@@ -108,6 +108,8 @@ impl Stack {
         stack.directories(lab)?;
         stack.file("config.boot", configuration)?;
         stack.certificate()?;
+        // As sysctl.d has it: lines of the front that wait to be read. (Some kernels show it to no namespace of a user.)
+        stack.host.sysctl("unix/max_dgram_qlen", "4096").ok();
         stack.host.sysctl("ipv4/ip_forward", "0")?;
         stack.host.sysctl("ipv6/conf/all/forwarding", "0")?;
         stack.load_sealed()?;
@@ -288,6 +290,18 @@ impl Stack {
         )
     }
 
+    /// One that is not the front, of the same user and with the same capabilities.
+    pub fn another_haproxy(&mut self, name: &str, config: &Path) -> Result {
+        let line = format!("/usr/sbin/haproxy -db -q -f {}", config.display());
+        self.daemon(
+            name,
+            HAPROXY,
+            &[CLAWGRESS],
+            "net_bind_service,net_raw",
+            &line,
+        )
+    }
+
     pub fn resolver(&mut self) -> Result {
         let queue = self.scratch.path().join("dns");
         std::fs::create_dir_all(&queue).doing("making", &queue)?;
@@ -414,10 +428,12 @@ impl Stack {
         )));
         arguments.extend(words(line));
         let child = process::spawn(&arguments, |command| {
-            // As the units say.
-            command
-                .env("MALLOC_ARENA_MAX", "1")
-                .env("MALLOC_TRIM_THRESHOLD_", "1048576");
+            // As the units of our own daemons say.
+            if name.starts_with("clawgress-") {
+                command
+                    .env("MALLOC_ARENA_MAX", "1")
+                    .env("MALLOC_TRIM_THRESHOLD_", "1048576");
+            }
             command.stdin(Stdio::null()).stdout(output).stderr(errors);
         })?;
         self.daemons.push((name.to_owned(), child));

@@ -1,4 +1,6 @@
-//! New TLS connections a second through the judging front, beside a haproxy that passes everything.
+//! New TLS connections a second through the judging front, beside a haproxy that passes everything: one in the front's
+//! own place, behind the same ruleset and with the agents' addresses, and one that agents connect to themselves, with
+//! nothing between.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,6 +12,7 @@ use qemu_tests::frame::Mac;
 use qemu_tests::lab::Host;
 use qemu_tests::names::address_of;
 use qemu_tests::process::{self, words};
+use qemu_tests::tools::{HAPROXY, NFT};
 use qemu_tests::{Error, Result, case};
 
 use crate::Scene;
@@ -56,13 +59,59 @@ fn load() -> Result<PathBuf> {
     )))
 }
 
+/// What the agent dials for the peer in the front's place, and where that one listens.
+const TO_THE_PEER: &str = "192.0.2.66";
+const IN_PLACE: &str = "10.66.0.2";
+/// The peer that agents connect to.
+const DIRECT: &str = "10.66.0.250";
+
+/// Everything is passed to one site.
+fn passing(listens: &str, more: &str, site: &str) -> String {
+    format!(
+        "global\n  maxconn 2000\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n\
+         frontend all\n  bind {listens}\n  default_backend site\nbackend site\n{more}  server site {site}:443\n"
+    )
+}
+
+/// On the box, beside the front: what goes to one address is turned to this one instead, and goes the front's way else.
+fn in_place(scene: &mut Scene, site: &str) -> Result {
+    let stack = &mut scene.stack;
+    let card = stack.host.run("ip -4 -o route show 10.66.0.0/24")?;
+    let card = card
+        .split(" dev ")
+        .nth(1)
+        .and_then(|rest| rest.split(' ').next());
+    let card =
+        card.ok_or_else(|| Error::other("the box has no card toward the agent".to_owned()))?;
+    stack
+        .host
+        .ip(&format!("address add {IN_PLACE}/24 dev {card}"))?;
+    let turn = stack.file(
+        "in-place.nft",
+        &format!(
+            "table ip measured {{\n chain to_the_peer {{\n  type nat hook prerouting priority -101;\n  \
+             ip daddr {TO_THE_PEER} tcp dport 443 dnat to {IN_PLACE}:10443\n }}\n}}\n"
+        ),
+    )?;
+    stack
+        .host
+        .run(&format!("{} -f {}", NFT.0, turn.display()))?;
+    let config = passing(
+        &format!("{IN_PLACE}:10443"),
+        "  source 0.0.0.0 usesrc clientip\n",
+        site,
+    );
+    let config = stack.file("in-place.cfg", &config)?;
+    stack.another_haproxy("haproxy-in-place", &config)
+}
+
 #[test]
 fn names_judged_on_the_wire() {
     case("figures-wire", |case| {
         let load = load()?;
-        let scene = Scene::new(case)?;
+        let mut scene = Scene::new(case)?;
         scene.stack.import(POLICY)?;
-        let address = address_of(SITE).0;
+        let address = address_of(SITE).0.to_string();
         let site = scene.lab.host("site")?;
         let plug = |host, wire, last, addresses: &[&str]| {
             scene
@@ -75,24 +124,22 @@ fn names_judged_on_the_wire() {
             1,
             &["203.0.113.80/24", &format!("{address}/32")],
         )?;
-        let plain = scene.lab.host("plain")?;
-        plug(&plain, &scene.outside, 2, &["203.0.113.81/24"])?;
-        plug(&plain, &scene.inside, 3, &["10.66.0.250/24"])?;
-        for host in [&scene.stack.host, &plain] {
+        let direct = scene.lab.host("plain")?;
+        plug(&direct, &scene.outside, 2, &["203.0.113.81/24"])?;
+        plug(&direct, &scene.inside, 3, &[&format!("{DIRECT}/24")])?;
+        for host in [&scene.stack.host, &direct] {
             host.ip(&format!("route add {address}/32 via 203.0.113.80"))?;
         }
         let _site = start(&site, &format!("{} serve {address}:443", load.display()))?;
         let config = scene.stack.file(
-            "plain.cfg",
-            &format!(
-                "global\n  maxconn 2000\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n\
-                 frontend all\n  bind 10.66.0.250:443\n  default_backend site\nbackend site\n  server site {address}:443\n"
-            ),
+            "direct.cfg",
+            &passing(&format!("{DIRECT}:443"), "", &address),
         )?;
-        let _plain = start(
-            &plain,
-            &format!("/usr/sbin/haproxy -db -q -f {}", config.display()),
+        let _direct = start(
+            &direct,
+            &format!("{} -db -q -f {}", HAPROXY.0, config.display()),
         )?;
+        in_place(&mut scene, &address)?;
 
         let rate = |to: &str| -> Result<f64> {
             let said = scene.agent.host.run(&format!(
@@ -103,23 +150,40 @@ fn names_judged_on_the_wire() {
                 .parse()
                 .map_err(|_| Error::other(format!("no rate: {said}")))
         };
-        let (mut judged, mut passed) = (Vec::new(), Vec::new());
+        // Without a lookup of the front the ruleset would let nothing go there.
+        rate(&address)?;
+        let (mut judged, mut passed, mut unjudged) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
-            passed.push(rate("10.66.0.250")?);
-            judged.push(rate(&address.to_string())?);
+            passed.push(rate(DIRECT)?);
+            judged.push(rate(&address)?);
+            unjudged.push(rate(TO_THE_PEER)?);
             case.note(&format!(
-                "passing everything, judged: {passed:.0?}, {judged:.0?}"
+                "reached directly, judged, in its place: {passed:.0?}, {judged:.0?}, {unjudged:.0?}"
             ));
         }
-        Figure {
-            name: "new TLS connections through the judging front",
-            value: median(&mut judged),
-            unit: "/s",
-            must: Must::AtLeastTimesPeer(0.8),
-            peer: Some(("haproxy passing everything", median(&mut passed))),
+        let judged = median(&mut judged);
+        for (name, peer, mut rates) in [
+            (
+                "new TLS connections through the judging front",
+                "haproxy passing everything, in its place",
+                unjudged,
+            ),
+            (
+                "the same, the peer connected to directly and without a ruleset",
+                "haproxy passing everything, directly",
+                passed,
+            ),
+        ] {
+            Figure {
+                name,
+                value: judged,
+                unit: "/s",
+                must: Must::AtLeastTimesPeer(0.8),
+                peer: Some((peer, median(&mut rates))),
+            }
+            .line()
+            .announce();
         }
-        .line()
-        .announce();
         Ok(())
     });
 }

@@ -27,4 +27,5 @@ mod sni_lies;
 mod sni_live;
 mod sni_policy;
 mod sni_retry;
+mod sni_shared;
 mod sni_tls;

@@ -12,6 +12,7 @@ use qemu_tests::{Case, Result, case, require};
 
 use crate::gateway::{Daemon, HAPROXY, NFT, eventually, need};
 use crate::plan::{IP, Planned, carry, outcome, pin};
+use crate::rules::{rule, with};
 
 /// Where this front goes, whatever the agent wanted.
 const SITE: &str = "198.51.100.99";
@@ -149,6 +150,53 @@ fn the_fronts_leg_is_judged_counted_and_cut_like_a_forwarded_flow() {
             );
             Ok(())
         });
+        Ok(())
+    });
+}
+
+/// A rule about a network is about what a name leads to, and about the port that it says.
+#[test]
+fn a_network_that_a_rule_denies_at_one_port_is_no_place_for_the_front_there() {
+    case("net-plan-front-rule", |case| {
+        need(&[NFT, IP, HAPROXY])?;
+        let box_ = Planned::new()?;
+        let ruled = |ports: &str| {
+            let network = format!(r#""destination": {{"networks": ["{SITE}/32"]{ports}}}"#);
+            let wire = r#""allow": {"domains": ["wire.example"], "ports": [80, 443]},
+                "proxy": {"mode": "sni-allowlist"}"#;
+            with(wire, "active", &rule("deny", "deny", 10, &network))
+        };
+        box_.enforce(&ruled(r#", "ports": [80]"#), 7, asked())?;
+        let _haproxy = haproxy(case, &box_)?;
+        let agent = &box_.gateway.agent.host;
+        case.step("denied at port 80, it is reached at 443", || {
+            eventually("the front", || {
+                let said = agent.dial("1.1.1.1:443")?;
+                require!(said.contains("99"), "reached {said}");
+                Ok(())
+            })
+        })?;
+        for (what, generation, ports, reason) in [
+            (
+                "denied at port 443, it is not",
+                8,
+                r#", "ports": [443]"#,
+                Reason::NotAllowlisted,
+            ),
+            ("denied at all ports, it is not", 9, "", Reason::Rule),
+        ] {
+            case.step(what, || {
+                box_.enforce(&ruled(ports), generation, asked())?;
+                let said = agent.dial("1.1.1.1:443").unwrap_or_default();
+                require!(said.is_empty(), "it went there: {said}");
+                require!(
+                    box_.denied("one", reason)? > 0,
+                    "not counted: {}",
+                    box_.nonzero()?
+                );
+                Ok(())
+            })?;
+        }
         Ok(())
     });
 }

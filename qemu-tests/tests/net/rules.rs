@@ -14,7 +14,7 @@ use crate::sni::{ATTACKER, Front, NOON as TUESDAY, greeting};
 use crate::sni_hello::Hello;
 
 /// The lab's agent by its address, with these rules.
-fn with(policy: &str, status: &str, rules: &str) -> String {
+pub(crate) fn with(policy: &str, status: &str, rules: &str) -> String {
     format!(
         r#"{{"version": 2, {policy},
             "access": {{
@@ -24,7 +24,7 @@ fn with(policy: &str, status: &str, rules: &str) -> String {
     )
 }
 
-fn rule(id: &str, action: &str, priority: u32, matches: &str) -> String {
+pub(crate) fn rule(id: &str, action: &str, priority: u32, matches: &str) -> String {
     format!(
         r#""{id}": {{"version": 1, "priority": {priority}, "enabled": true, "mode": "enforce", "match": {{{matches}}},
             "action": "{action}"}}"#

@@ -29,6 +29,13 @@ const LOOK: Duration = Duration::from_millis(500);
 const SECOND_LOOK: Duration = Duration::from_millis(200);
 /// For lines that wait to be read. The number of them is the kernel's net.unix.max_dgram_qlen.
 const RECEIVE_BUFFER: usize = 4 << 20;
+const QUEUE: &str = "/proc/sys/net/unix/max_dgram_qlen";
+/// Lines that come within this time are read together, where enough of them may wait: for haproxy to wake this process
+/// for each, several of a flow, would cost both about as much as the flow does.
+const TOGETHER: Duration = Duration::from_millis(2);
+const ENOUGH: u32 = 1024;
+/// Read before anything else is looked at.
+const AT_ONCE: usize = 256;
 
 /// Opens the socket that haproxy logs to, in place of what a dead process left there.
 pub(super) fn open(path: &str, group: Option<u32>) -> Result<UnixDatagram, String> {
@@ -89,10 +96,22 @@ pub(super) async fn keep(
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut buffer = vec![0; 2 * LONGEST_LINE];
+    let queue = std::fs::read_to_string(QUEUE).unwrap_or_default();
+    let may_wait = queue.trim().parse().is_ok_and(|lines: u32| lines >= ENOUGH);
     loop {
         tokio::select! {
             received = log.recv(&mut buffer) => match received {
-                Ok(length) => flows.heard(buffer.get(..length).unwrap_or_default()).await,
+                Ok(length) => {
+                    flows.heard(buffer.get(..length).unwrap_or_default()).await;
+                    let mut read = 1;
+                    while read < AT_ONCE && let Ok(length) = log.try_recv(&mut buffer) {
+                        flows.heard(buffer.get(..length).unwrap_or_default()).await;
+                        read += 1;
+                    }
+                    if may_wait && read < AT_ONCE {
+                        tokio::time::sleep(TOGETHER).await;
+                    }
+                }
                 Err(error) => {
                     tracing::error!("reading what the front logs: {error}");
                     tokio::time::sleep(LOOK).await;

@@ -22,6 +22,8 @@ use crate::telemetry::ring::What;
 
 /// So often a thread that waits for the kernel looks whether the process ends.
 const WAIT: Duration = Duration::from_secs(1);
+/// Flows that end within this time are heard of together: to be woken for each would cost as much as to count it.
+const TOGETHER: Duration = Duration::from_millis(5);
 
 /// Reads logged packets in a thread of its own.
 pub(super) fn denials(shared: Arc<Shared>, handle: Handle) -> Result<(), String> {
@@ -143,9 +145,17 @@ pub(super) fn ended_flows(shared: Arc<Shared>, handle: Handle) -> Result<(), Str
     let mut socket = Socket::listening(conntrack::DESTROYED).map_err(|error| error.to_string())?;
     spawn("ended-flows", move || {
         let doing = "hearing of flows that ended";
+        let mut within = WAIT;
         loop {
-            let heard = socket.heard(WAIT, doing);
+            let heard = socket.heard(within, doing);
             let flows: Vec<Seen> = match heard {
+                Ok([]) => {
+                    if within.is_zero() {
+                        std::thread::sleep(TOGETHER);
+                    }
+                    within = WAIT;
+                    continue;
+                }
                 Ok(bytes) => conntrack::events(bytes).collect(),
                 Err(error) if error.errno() == Some(nix::errno::Errno::ENOBUFS) => Vec::new(),
                 Err(error) => {
@@ -154,6 +164,7 @@ pub(super) fn ended_flows(shared: Arc<Shared>, handle: Handle) -> Result<(), Str
                     Vec::new()
                 }
             };
+            within = Duration::ZERO;
             let Some(in_force) = shared.in_force() else {
                 continue;
             };

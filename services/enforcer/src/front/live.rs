@@ -4,7 +4,7 @@
 //! live flow may not go on: so this is asked after every change of revision, window, clock or cap. Pure and bounded.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use clawgress_config::policy::DomainPattern;
 use clawgress_policy::{Index, Moment, Reason};
@@ -21,10 +21,18 @@ pub struct End {
     pub path: Path,
 }
 
+/// What a flow was let through for.
+#[derive(Debug)]
+struct Let {
+    name: String,
+    /// What the name led to. None: the flow went to a next gateway.
+    site: Option<IpAddr>,
+}
+
 #[derive(Debug, Default)]
 pub struct Live {
-    /// Rarely more than one name: an agent may use a port again before the front has let go of its last flow.
-    flows: HashMap<End, Vec<String>>,
+    /// Rarely more than one: an agent may use a port again before the front has let go of its last flow.
+    flows: HashMap<End, Vec<Let>>,
     count: usize,
 }
 
@@ -45,17 +53,20 @@ impl Live {
         match event.what {
             What::Open if self.count >= MOST_FLOWS => return Err(Full),
             What::Open => {
-                self.flows.entry(end).or_default().push(name.clone());
+                self.flows.entry(end).or_default().push(Let {
+                    name: name.clone(),
+                    site: event.site,
+                });
                 self.count += 1;
             }
             // A flow may be denied after it was let through, by what it says next.
             What::Close(_) | What::Deny(_) => {
-                if let Some(names) = self.flows.get_mut(&end) {
-                    if let Some(at) = names.iter().position(|known| known == name) {
-                        names.swap_remove(at);
+                if let Some(known) = self.flows.get_mut(&end) {
+                    if let Some(at) = known.iter().position(|known| known.name == *name) {
+                        known.swap_remove(at);
                         self.count -= 1;
                     }
-                    if names.is_empty() {
+                    if known.is_empty() {
                         self.flows.remove(&end);
                     }
                 }
@@ -71,10 +82,10 @@ impl Live {
         moment: Moment,
         over_cap: &BTreeSet<(String, DomainPattern)>,
     ) -> Vec<(End, Reason)> {
-        let judged = self.flows.iter().filter_map(|(end, names)| {
-            let reason = names
+        let judged = self.flows.iter().filter_map(|(end, known)| {
+            let reason = known
                 .iter()
-                .find_map(|name| against(*end, name, index, moment, over_cap))?;
+                .find_map(|flow| against(*end, flow, index, moment, over_cap))?;
             Some((*end, reason))
         });
         judged.collect()
@@ -96,15 +107,17 @@ impl Live {
 
 fn against(
     end: End,
-    name: &str,
+    flow: &Let,
     index: &Index,
     moment: Moment,
     over_cap: &BTreeSet<(String, DomainPattern)>,
 ) -> Option<Reason> {
+    let name = &flow.name;
     let Some(who) = index.principal_of(end.source.ip()) else {
         return Some(Reason::UnknownSource);
     };
-    if let Err(reason) = index.reach_on_wire(who, name, end.path.port(), moment) {
+    let site = flow.site.as_slice();
+    if let Err(reason) = index.reach_on_wire(who, name, end.path.port(), site, moment) {
         return Some(reason);
     }
     let holder = &index.holder(who).name;

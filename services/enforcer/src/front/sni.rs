@@ -136,9 +136,18 @@ impl Rules<'_> {
             self.map(MapName::Networks),
             self.map(MapName::Held),
         );
+        // What the reading of a hello has brought along.
+        let (shared, asked) = match self.path {
+            Path::Sni => (
+                self.unless_refused("set-var(txn.site) var(txn.shared)", "straight"),
+                "straight !{ var(txn.shared) -m found }",
+            ),
+            Path::Host => (String::new(), "straight"),
+        };
         [
-            self.unless_refused("do-resolve(txn.site,agents,ipv4) var(txn.name)", "straight !six"),
-            self.unless_refused("do-resolve(txn.site,agents,ipv6) var(txn.name)", "straight six"),
+            shared,
+            self.unless_refused("do-resolve(txn.site,agents,ipv4) var(txn.name)", &format!("{asked} !six")),
+            self.unless_refused("do-resolve(txn.site,agents,ipv6) var(txn.name)", &format!("{asked} six")),
             self.refuse("unavailable", "straight !{ var(txn.site) -m found }"),
             self.refuse("unavailable", "straight !six { var(txn.site) -m sub : }"),
             self.refuse("unavailable", "straight six !{ var(txn.site) -m sub : }"),
@@ -173,9 +182,12 @@ impl Rules<'_> {
     /// For a flow that has passed.
     pub(super) fn pass(&self) -> String {
         let line = log::open_format(self.path);
-        // The filter on port 443 says it itself when the hello goes on.
+        // The filter on port 443 says it itself when the hello goes on; what was looked up for it others may share.
         let say = match self.path {
-            Path::Sni => String::new(),
+            Path::Sni => self.unless_refused(
+                "lua.clawgress_found",
+                "straight !{ var(txn.shared) -m found }",
+            ),
             Path::Host => self.unless_refused("lua.clawgress_say", ""),
         };
         [

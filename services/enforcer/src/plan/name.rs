@@ -54,6 +54,11 @@ pub fn front_pins(id: PrincipalId, v6: bool) -> String {
     format!("f{id}_pins{}", digit(v6))
 }
 
+/// The same where rules tell ports apart: addresses with the port that the name may be had at.
+pub fn front_at(id: PrincipalId, v6: bool) -> String {
+    format!("f{id}_at{}", digit(v6))
+}
+
 pub fn denied(id: PrincipalId, reason: Reason) -> String {
     format!("p{id}_{}", reason.word().replace('-', "_"))
 }

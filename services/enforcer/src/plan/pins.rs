@@ -11,6 +11,7 @@ use clawgress_policy::{Index, Moment, NameVerdict, Ports, Principal, Reach, Reas
 
 use super::{
     carry::{CarriedPin, FRONT},
+    frame::WIRE_PORTS,
     layout::{METER, TABLE},
     name,
     principal::next_gateway,
@@ -83,9 +84,12 @@ pub fn places(
             .principals()
             .iter()
             .filter(|who| who.scope.judges_names_on_the_wire);
-        for who in judged.filter(|who| front_may(index, who, name, address, moment)) {
-            places.push(Place::new(true, |v6| name::front_pins(who.id, v6)));
-            places.extend(caps(index, who, name));
+        for who in judged {
+            let ways = for_front(index, who, name, address, moment);
+            if !ways.is_empty() {
+                places.extend(ways);
+                places.extend(caps(index, who, name));
+            }
         }
         return places;
     }
@@ -155,14 +159,32 @@ fn by_ports(who: &Principal, reach: &Reach<'_>) -> Vec<Place> {
     places
 }
 
-/// The front's leg goes to a port that it has read the name on: here it is enough that there is one.
-fn front_may(index: &Index, who: &Principal, name: &str, address: IpAddr, moment: Moment) -> bool {
+/// Where the front may take a flow of this principal that it has read the name of. What the lists alone open, they open
+/// at all their ports; a rule may be about one of them, and about what the name leads to.
+fn for_front(
+    index: &Index,
+    who: &Principal,
+    name: &str,
+    address: IpAddr,
+    moment: Moment,
+) -> Vec<Place> {
+    let listed = |is_open: bool| {
+        let place = is_open.then(|| Place::new(true, |v6| name::front_pins(who.id, v6)));
+        place.into_iter().collect()
+    };
     if let Some(next) = next_gateway(who) {
-        return next.host.eq_ignore_ascii_case(name);
+        return listed(next.host.eq_ignore_ascii_case(name));
     }
     match index.reach_name(who, name, &[address], moment) {
-        Some(reach) => !reach.tcp.and(&wire_ports(who)).is_empty(),
-        None => index.judge_wire_name(who, name, moment).is_allowed(),
+        None => listed(index.judge_wire_name(who, name, moment).is_allowed()),
+        Some(reach) => {
+            let open = reach.tcp.and(&wire_ports(who));
+            WIRE_PORTS
+                .iter()
+                .filter(|(port, _)| open.contains(*port))
+                .map(|(port, _)| Place::at(*port, |v6| name::front_at(who.id, v6)))
+                .collect()
+        }
     }
 }
 

@@ -11,15 +11,15 @@ use nftables::{expr::MetaKey, types::RejectCode};
 
 use super::{
     forward::first_denial,
-    frame::{Frame, WIRE_PORTS, on_wire},
+    frame::{Frame, WIRE_PORTS},
     layout::mark,
     name,
     pins::Pins,
     regions::{Regions, held},
     ruleset::{Kind, Ruleset},
     statement::{
-        address, count, ct_original, goto, is, is_not, limit, log, mark_has, meta, named_set,
-        number, numbers, original_destination, protocol, refuse, tcp_or_udp,
+        address, concat, count, ct_original, goto, is, is_not, limit, log, mark_has, meta,
+        named_set, number, numbers, original_destination, protocol, refuse, tcp_or_udp,
     },
 };
 
@@ -47,7 +47,7 @@ pub(super) fn next_gateway(who: &Principal) -> Option<NextGateway<'_>> {
 pub(super) fn add(ruleset: &mut Ruleset, frame: &Frame<'_>, pins: &Pins, who: &Principal) {
     denials(ruleset, frame, who);
     if let Some(reason) = frame.closed(who) {
-        return shut(ruleset, who, reason);
+        return shut(ruleset, pins, who, reason);
     }
     by_address(ruleset, frame, pins, who);
     if who.scope.judges_names_on_the_wire {
@@ -71,11 +71,16 @@ pub(super) fn reasons(frame: &Frame<'_>, who: &Principal) -> Vec<Reason> {
 }
 
 /// Somebody who reaches nothing, on either leg.
-fn shut(ruleset: &mut Ruleset, who: &Principal, reason: Reason) {
+fn shut(ruleset: &mut Ruleset, pins: &Pins, who: &Principal, reason: Reason) {
     let front = who
         .scope
         .judges_names_on_the_wire
         .then(|| name::front_chain(who.id));
+    if front.is_some() {
+        // What the front looks up is pinned for everybody who may have it, in one transaction: without these sets it
+        // would be pinned for nobody while one of them is blocked.
+        front_sets(ruleset, pins, who);
+    }
     for chain in [Some(name::chain(who.id)), front].into_iter().flatten() {
         ruleset.chain(&chain);
         ruleset.rule(first_denial());
@@ -211,36 +216,64 @@ fn port_chain(ruleset: &mut Ruleset, who: &Principal, chain: &str) {
     deny(ruleset, who, Reason::Port);
 }
 
-/// The front's own leg: to where a name led that this principal may reach now, or to the next gateway.
-fn by_front(ruleset: &mut Ruleset, frame: &Frame<'_>, pins: &Pins, who: &Principal) {
-    let id = who.id;
+/// Rules bind what this principal sends by way of the front to the sites themselves.
+fn is_ruled_in_front(who: &Principal) -> bool {
+    who.ruled.is_some() && next_gateway(who).is_none()
+}
+
+/// Where names led to: by the lists, at all their ports, and by rules, at one.
+fn front_sets(ruleset: &mut Ruleset, pins: &Pins, who: &Principal) {
     let next = next_gateway(who);
     for v6 in [false, true] {
-        let set = name::front_pins(id, v6);
+        let set = name::front_pins(who.id, v6);
         let mut elements = pins.in_set(&set);
         let literal = next.as_ref().and_then(NextGateway::address);
         elements.extend(literal.filter(|to| to.is_ipv6() == v6).map(address));
         ruleset.addresses(&set, Kind::of(v6), elements);
+        if is_ruled_in_front(who) {
+            let set = name::front_at(who.id, v6);
+            ruleset.address_ports(&set, Kind::of(v6), pins.in_set(&set));
+        }
     }
-    let ports: Vec<u16> = match &next {
+}
+
+/// The front's own leg: to where a name led that this principal may reach now, or to the next gateway.
+fn by_front(ruleset: &mut Ruleset, frame: &Frame<'_>, pins: &Pins, who: &Principal) {
+    let id = who.id;
+    let next = next_gateway(who);
+    let listed: Vec<u16> = match &next {
         Some(next) => vec![next.port],
         None => WIRE_PORTS
             .iter()
             .map(|(port, _)| *port)
-            .filter(|port| on_wire(who, *port))
+            .filter(|port| who.scope.has_tcp(*port))
             .collect(),
     };
+    let ruled = is_ruled_in_front(who);
+    front_sets(ruleset, pins, who);
     ruleset.chain(&name::front_chain(id));
-    if !ports.is_empty() {
-        for v6 in [false, true] {
+    for v6 in [false, true] {
+        let to = || original_destination(v6);
+        if !listed.is_empty() {
             ruleset.rule([
                 protocol("tcp"),
-                destination_port(numbers(ports.clone())),
+                destination_port(numbers(listed.clone())),
+                is(to(), named_set(name::front_pins(id, v6))),
+                goto("stamp"),
+            ]);
+        }
+        if ruled {
+            ruleset.rule([
+                protocol("tcp"),
                 is(
-                    original_destination(v6),
-                    named_set(name::front_pins(id, v6)),
+                    concat([to(), ct_original("proto-dst")]),
+                    named_set(name::front_at(id, v6)),
                 ),
                 goto("stamp"),
+            ]);
+            ruleset.rule([
+                is(to(), named_set(name::ruled(id, v6))),
+                goto(name::denied(id, Reason::Rule)),
             ]);
         }
     }

@@ -3,6 +3,8 @@
 use clawgress_config::Cidr;
 use clawgress_config::access::{Action, Agent, AuthType, IdentityMatch, Rule, RuleMode, Status};
 use clawgress_config::policy::DomainPattern;
+use clawgress_enforcer::front::live::Live;
+use clawgress_enforcer::front::log::Event;
 use clawgress_enforcer::front::{MapName, Places, Rendered, Update, difference};
 use clawgress_enforcer::plan::Blocked;
 use clawgress_policy::{Index, Moment, Revision};
@@ -11,7 +13,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::maps::{key, looked_up};
-use crate::scene::{NOON, entries, rendered_at, rendered_with, revision};
+use crate::scene::{NOON, entries, over, rendered_at, rendered_with, revision};
 
 fn agent(last: u8, team: &str) -> Agent {
     let source = Cidr {
@@ -210,4 +212,34 @@ fn agents_of_the_same_rules_share_their_lines() {
     let both = with(POLICY, [rule(Action::Deny, 1, &["*.a.test"])]);
     let front = rendered_at(&both, Moment::trusted(NOON), &[]);
     assert_eq!(entries(&front, MapName::Rules).len(), 4);
+}
+
+#[test]
+fn a_live_flow_is_judged_by_what_its_name_led_to_and_its_port() {
+    let policy = r#"{"version": 2, "allow": {"domains": ["x.test"], "ports": [80, 443]},
+        "proxy": {"mode": "sni-allowlist"}}"#;
+    let mut deny = rule(Action::Deny, 1, &[]);
+    deny.networks = [Cidr {
+        address: [192, 0, 2, 0].into(),
+        length: 24,
+    }]
+    .into();
+    deny.ports = [443].into();
+    let revision = with(policy, [deny]);
+    let index = Index::of(&revision).unwrap();
+    let mut live = Live::default();
+    for (port, path, site) in [
+        (1, "sni", "192.0.2.1"),
+        (2, "sni", "198.51.100.1"),
+        (3, "host", "192.0.2.1"),
+    ] {
+        let said = format!(
+            "v1 event=open path={path} who=one src=192.168.10.9 sport={port} asked=- aport=- name=x.test reason=- \
+             site={site} in=0 out=0 ms=0 end=-- status=0 id=-"
+        );
+        live.note(&Event::read(said.as_bytes()).unwrap()).unwrap();
+    }
+    let forbidden = live.forbidden(&index, Moment::trusted(NOON), &over(&[]));
+    let ports: Vec<u16> = forbidden.iter().map(|(end, _)| end.source.port()).collect();
+    assert_eq!(ports, [1], "{forbidden:?}");
 }

@@ -199,6 +199,43 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
+
+    /// The front takes a flow to an address and port if the proxy would let a name pass to that port that led there.
+    #[test]
+    fn the_fronts_leg_passes_where_the_proxy_would_let_its_name(
+        rules in vec(some_rule(), 0..10),
+        led in vec((select(NAMES.to_vec()), select(ADDRESSES.to_vec())), 0..5),
+        ports in set(&PORTS, 5),
+    ) {
+        let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+        let policy = format!(
+            r#"{{"version": 2, "allow": {{"domains": ["listed.example"], "ips": ["192.0.2.0/24"], "ports": [{}]}},
+                "proxy": {{"mode": "sni-allowlist", "domains": ["listed.example", "z.net"]}}}}"#,
+            ports.join(", ")
+        );
+        let revision = bound(&policy, rules);
+        let index = Index::of(&revision).unwrap();
+        let carry = Carry {
+            pins: led.iter().map(|(name, to)| pin("sni", name, &[to])).collect(),
+            ..Carry::default()
+        };
+        let plan = plan::compile(&revision, &index, Moment::trusted(FRIDAY), 7, &carry);
+        let table = Table::of(&plan);
+        for who in index.principals() {
+            for (to, port) in ADDRESSES.iter().flat_map(|to| PORTS.map(|port| (to.parse().unwrap(), port))) {
+                let expected = [80, 443].contains(&port)
+                    && led.iter().filter(|(_, led)| led.parse::<IpAddr>().unwrap() == to)
+                        .any(|(name, _)| allows(&index, who, Host::Name(name), port, &[to]));
+                let flow = Flow { transport: "tcp", to, port };
+                let end = table.end(&format!("f{}", who.id), flow);
+                prop_assert_eq!(end == "stamp", expected, "{} {:?} ended in {}", who.name, flow, end);
+            }
+        }
+    }
+}
+
 #[test]
 fn who_is_disabled_or_blocked_reaches_nothing_and_is_told_why() {
     let policy = r#"{"version": 2, "allow": {"ips": ["192.0.2.0/24"]}}"#;
@@ -233,6 +270,38 @@ fn who_is_disabled_or_blocked_reaches_nothing_and_is_told_why() {
         ..Blocked::default()
     };
     assert_eq!(end(all, "lan/eth1"), "blocked");
+}
+
+/// The front looks up for everybody at once: where one is blocked, the others' flows go on.
+#[test]
+fn what_the_front_looks_up_has_its_sets_also_where_somebody_is_blocked() {
+    let policy = r#"{"version": 2, "allow": {"domains": ["listed.example"]}, "proxy": {"mode": "sni-allowlist"}}"#;
+    let revision = bound(policy, vec![rule(Action::Allow, 1, &["x.example"])]);
+    let index = Index::of(&revision).unwrap();
+    let carry = Carry {
+        blocked: Blocked {
+            all: false,
+            agents: ["one".to_owned()].into(),
+        },
+        ..Carry::default()
+    };
+    let moment = Moment::trusted(FRIDAY);
+    let plan = plan::compile(&revision, &index, moment, 7, &carry);
+    let document: serde_json::Value = serde_json::from_str(&plan.transaction()).unwrap();
+    let commands = document["nftables"].as_array().unwrap();
+    let declared: Vec<&str> = commands
+        .iter()
+        .filter_map(|command| command["add"]["set"]["name"].as_str())
+        .collect();
+    for name in ["listed.example", "x.example"] {
+        for address in ["192.0.2.1", "2001:db8::1"].map(|text| text.parse().unwrap()) {
+            let places = plan::places(&index, "sni", name, address, moment);
+            assert!(places.len() >= 3, "{places:?}");
+            for place in places {
+                assert!(declared.contains(&place.set(address)), "{place:?}");
+            }
+        }
+    }
 }
 
 #[test]

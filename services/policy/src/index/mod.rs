@@ -192,19 +192,20 @@ impl Index {
         crate::rules::listed_ports(who)
     }
 
-    /// Whether whoever reads a canonical name in a hello or a Host header may let it pass to this port, and by which
-    /// pattern.
+    /// Whether whoever reads a canonical name in a hello or a Host header may let it pass to this port of what the name
+    /// leads to, and by which pattern.
     pub fn reach_on_wire(
         &self,
         who: &Principal,
         name: &str,
         port: u16,
+        resolved: &[IpAddr],
         moment: Moment,
     ) -> Result<&str, Reason> {
         if !who.scope.judges_names_on_the_wire {
             return Err(Reason::NotAllowlisted);
         }
-        match self.reach_name(who, name, &[], moment) {
+        match self.reach_name(who, name, resolved, moment) {
             Some(reach) if reach.tcp.contains(port) => Ok(reach.pattern),
             Some(reach) => Err(reach.decision.reason.unwrap_or(Reason::Port)),
             None => match self.judge_wire_name(who, name, moment) {

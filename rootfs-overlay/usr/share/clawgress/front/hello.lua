@@ -1,8 +1,10 @@
 -- What a TLS ClientHello and an HTTP Host header say about the name they are for. Both are written by agents.
 --
--- Owns a fetch, a converter and an action for haproxy:
---   lua.clawgress_hello  what the agent sent so far -> "ok|<name>|<key>", or the word of the reason why there is no name
+-- Owns a fetch, a converter and two actions for haproxy:
+--   lua.clawgress_hello  what the agent sent so far -> "ok|<name>|<key>", or the word of the reason why there is no name;
+--                        and, in txn.shared, the site that this name has just led another flow to
 --   lua.clawgress_host   a Host header              -> "ok|<name>|<key>", or the word of the reason
+--   lua.clawgress_found  the site in txn.site was looked up for this flow's name: it may be shared
 --   lua.clawgress_say    logs the line in txn.line: that a flow was let through is said before it ends
 -- and a filter, lua.clawgress_watch: it says the same of its own flows, and until the site has answered with a
 -- ServerHello, the agent may say no other hello than one with the same name. (A site that asks by a HelloRetryRequest
@@ -11,10 +13,12 @@
 -- in the same form and wildcards without the mark, ending in a dot (com.example.): the longest prefix in a list is the
 -- rule that counts, and no name is ever the prefix of another by accident.
 --
--- Never guesses: whatever is not exactly as it must be is a reason. Never keeps anything from one flow to the next,
--- never copies the hello, never makes more strings than there are labels in one name. Lua 5.3 and 5.4.
+-- Never guesses: whatever is not exactly as it must be is a reason. Never keeps anything from one flow to the next but
+-- where a judged name led to, for an instant; never copies the hello, never makes more strings than there are labels in
+-- one name. Lua 5.3 and 5.4.
 
-local byte, sub, lower, concat = string.byte, string.sub, string.lower, table.concat
+local byte, find, gmatch, sub, lower = string.byte, string.find, string.gmatch, string.sub, string.lower
+local concat = table.concat
 local type, error, pcall, setmetatable = type, error, pcall, setmetatable
 local min = math.min
 
@@ -64,28 +68,26 @@ local function named(text, first, last)
 		return nil
 	end
 	local name = lower(sub(text, first, last))
+	-- By patterns, which are looked for without a step of this language for each character: a dot at either end shows in
+	-- the dots around the name, and a hyphen that begins or ends a label beside one.
+	local dotted = "." .. name .. "."
+	if
+		find(name, "[^a-z0-9_.-]")
+		or find(dotted, "..", 1, true)
+		or find(dotted, ".-", 1, true)
+		or find(dotted, "-.", 1, true)
+	then
+		return nil
+	end
 	local labels, count = {}, 0
-	local start = 1
-	local numeric = true
-	for at = 1, length + 1 do
-		local character = byte(name, at)
-		if character == 46 or character == nil then
-			local size = at - start
-			if size < 1 or size > LONGEST_LABEL or byte(name, start) == 45 or byte(name, at - 1) == 45 then
-				return nil
-			end
-			count = count + 1
-			labels[count] = sub(name, start, at - 1)
-			start = at + 1
-			if character then
-				numeric = true
-			end
-		elseif character >= 97 and character <= 122 or character == 45 or character == 95 then
-			numeric = false
-		elseif character < 48 or character > 57 then
+	for label in gmatch(name, "[^.]+") do
+		if #label > LONGEST_LABEL then
 			return nil
 		end
+		count = count + 1
+		labels[count] = label
 	end
+	local numeric = not find(labels[count], "[^0-9]")
 	-- 0x7f000001 is an address to some, too.
 	local top = labels[count]
 	if numeric or byte(top, 1) == 48 and byte(top, 2) == 120 then
@@ -116,8 +118,13 @@ local function extensions(text, at, last)
 	local hidden = false
 	local count = 0
 	while at <= last do
-		local kind, length = two(text, at), two(text, at + 2)
-		if at + 3 > last or not length or at + 3 + length > last then
+		local high, low, more, length = byte(text, at, at + 3)
+		if at + 3 > last or not length then
+			return MALFORMED
+		end
+		local kind = high * 256 + low
+		length = more * 256 + length
+		if at + 3 + length > last then
 			return MALFORMED
 		end
 		count = count + 1
@@ -212,11 +219,59 @@ local function host(text)
 	return named(text, 1, last) or HOST_MISMATCH
 end
 
+-- Where names led to, by what was said of them, for one family each. A look-up has haproxy's threads wait for each other,
+-- and what it finds is pinned for a flow that begins now: so flows of one instant share it. Who may have the name, and
+-- whether the site may be gone to, is judged for each of them; what is shared is the answer alone.
+local SHARED_FOR = 0.2
+local MOST_SITES = 1024
+local sites, kept = { {}, {} }, 0
+
+local function seconds()
+	local now = core.now()
+	return now.sec + now.usec / 1000000
+end
+
+local function family(txn)
+	return find(txn.f:src(), ":", 1, true) and 2 or 1
+end
+
+-- Only names that passed are ever in there.
+local function shared(txn, said)
+	local site = sites[1][said] or sites[2][said]
+	if not site then
+		return nil
+	end
+	site = sites[family(txn)][said]
+	local age = site and seconds() - site.found
+	return age and age >= 0 and age < SHARED_FOR and site.address or nil
+end
+
+local function found(txn)
+	local said, address = txn:get_var("txn.said"), txn:get_var("txn.site")
+	if type(said) ~= "string" or type(address) ~= "string" then
+		return
+	end
+	if kept >= MOST_SITES then
+		sites, kept = { {}, {} }, 0
+	end
+	local of_family = sites[family(txn)]
+	if not of_family[said] then
+		kept = kept + 1
+	end
+	of_family[said] = { address = address, found = seconds() }
+end
+
 -- An error in here must not become a pass: haproxy leaves the variable unset then, and nothing is allowed by that.
 -- A converter would get the hello up to its first NUL byte only; a fetch gets all of it.
 core.register_fetches("clawgress_hello", function(txn)
-	return hello(txn.f:req_payload(0, 0))
+	local said = hello(txn.f:req_payload(0, 0))
+	local site = shared(txn, said)
+	if site then
+		txn:set_var("txn.shared", site)
+	end
+	return said
 end)
+core.register_action("clawgress_found", { "tcp-req" }, found)
 core.register_converters("clawgress_host", host)
 core.register_action("clawgress_say", { "http-req" }, function(txn)
 	local line = txn:get_var("txn.line")
