@@ -2,17 +2,19 @@
 //! by something older or by nothing.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use clawgress_identity::admin::Missed;
 use clawgress_identity::snapshot::KIND;
-use clawgress_identity::{CredentialKey, Snapshot as Credentials};
+use clawgress_identity::{CredentialKey, Snapshot as Credentials, missed};
 use clawgress_link::bundle::{Signed, Watched, Watcher};
 use clawgress_link::enrol::Place;
 use clawgress_link::hex;
-use clawgress_link::mtls::Role;
+use clawgress_link::mtls::{Credentials as Own, Role};
 use clawgress_policy::Revision;
 use tokio::sync::watch;
 
@@ -21,6 +23,7 @@ use crate::config::Config;
 use crate::judge::{Compiled, Judge, Snapshot};
 
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+const REPORT_EVERY: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_secs(1);
 const ENROL_AGAIN: Duration = Duration::from_secs(1);
 
@@ -181,8 +184,24 @@ pub async fn keep(
     };
     tokio::join!(
         place.keep(&own),
-        join(&judge, &key, &bundles, &mut revision)
+        join(&judge, &key, &bundles, &mut revision),
+        report_missed(&judge, &own, config.identity)
     );
+}
+
+/// An issuer that has begun to sign with a new key is asked for it now, and not at the next turn. Which token it was that
+/// named the key is denied; its agent comes again.
+async fn report_missed(judge: &Judge, own: &Arc<Own>, identity: SocketAddr) {
+    loop {
+        tokio::time::sleep(REPORT_EVERY).await;
+        let issuers = judge.take_missed();
+        if issuers.is_empty() {
+            continue;
+        }
+        if let Err(error) = missed::tell(own, identity, &Missed { issuers }).await {
+            tracing::warn!("{error}; the next token with an unknown key is told again");
+        }
+    }
 }
 
 async fn join(

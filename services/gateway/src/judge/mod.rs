@@ -14,6 +14,7 @@ mod folded;
 mod own;
 mod snapshot;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -119,6 +120,15 @@ impl Judge {
 
     pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
         self.snapshot.load_full()
+    }
+
+    /// Of which issuers tokens named keys that this snapshot does not have, since this was asked last.
+    pub fn take_missed(&self) -> BTreeSet<String> {
+        self.snapshot
+            .load()
+            .as_ref()
+            .map(|snapshot| snapshot.directory.take_missed())
+            .unwrap_or_default()
     }
 
     /// Whether there is something to judge by, and a part of the quotas to give away.

@@ -45,6 +45,11 @@ pub(super) fn proxy(
     }
 }
 
+fn addresses(leads: &Judged) -> Vec<IpAddr> {
+    let all = leads.addresses.iter();
+    all.filter_map(|led| led.address.parse().ok()).collect()
+}
+
 fn by(decision: &Decision<'_>) -> String {
     let by = match decision.policy_id {
         "policy.json" => "by policy.json".to_owned(),
@@ -68,10 +73,10 @@ impl Way<'_> {
             let why = "no address is this agent's own: its packets are judged as those of whoever has the address";
             return ["name", "address"].map(|path| told(path, None, why.to_owned()));
         };
-        [self.name(who), self.address(who, leads, unresolved)]
+        [self.name(who, leads), self.address(who, leads, unresolved)]
     }
 
-    fn name(&self, who: &Principal) -> OnPath {
+    fn name(&self, who: &Principal, leads: &Judged) -> OnPath {
         let told = |allowed, why| told("name", allowed, why);
         let Host::Name(name) = self.host else {
             return told(None, "an address shows no name".to_owned());
@@ -83,7 +88,11 @@ impl Way<'_> {
                 format!("no name is read from what goes to port {}", self.port),
             );
         };
-        match self.index.reach_on_wire(who, name, self.port, self.moment) {
+        let there = addresses(leads);
+        match self
+            .index
+            .reach_on_wire(who, name, self.port, &there, self.moment)
+        {
             Ok(pattern) => told(Some(true), format!("{read}, by {pattern}")),
             Err(reason) => told(Some(false), format!("{read}: {reason}")),
         }
@@ -109,14 +118,7 @@ impl Way<'_> {
     fn open(&self, who: &Principal, leads: &Judged) -> Result<String, String> {
         let (index, moment) = (self.index, self.moment);
         let reach = match self.host {
-            Host::Name(name) => {
-                let resolved: Vec<IpAddr> = leads
-                    .addresses
-                    .iter()
-                    .filter_map(|led| led.address.parse().ok())
-                    .collect();
-                index.reach_name(who, name, &resolved, moment)
-            }
+            Host::Name(name) => index.reach_name(who, name, &addresses(leads), moment),
             Host::Address(address) => index.reach_address(who, address, moment),
         };
         if let Some(reach) = reach {
