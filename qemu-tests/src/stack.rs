@@ -108,8 +108,6 @@ impl Stack {
         stack.directories(lab)?;
         stack.file("config.boot", configuration)?;
         stack.certificate()?;
-        // As sysctl.d has it: lines of the front that wait to be read. (Some kernels show it to no namespace of a user.)
-        stack.host.sysctl("unix/max_dgram_qlen", "4096").ok();
         stack.host.sysctl("ipv4/ip_forward", "0")?;
         stack.host.sysctl("ipv6/conf/all/forwarding", "0")?;
         stack.load_sealed()?;
