@@ -10,22 +10,21 @@ pub(crate) struct Going {
 }
 
 impl Going {
-    /// Asks systemd, over the bus if there is one: that is among the first to stop. Once it is so it stays so.
+    /// Asks systemd, over the bus if there is one: that is among the first to stop.
     pub(crate) async fn is_down(&mut self, bus: Option<&zbus::Connection>) -> bool {
-        if self.down {
-            return true;
-        }
         let told = match bus {
             Some(bus) => units::is_stopping(bus).await.ok(),
             None => None,
         };
         self.down = match told {
             Some(stopping) => stopping,
-            None => units::is_stopping_without_bus().await.unwrap_or(false),
+            // Whoever was going down and can't be asked any more has come further on that way.
+            None => units::is_stopping_without_bus().await.unwrap_or(self.down),
         };
         self.down
     }
 
+    /// What was said last.
     pub(crate) fn was_down(&self) -> bool {
         self.down
     }

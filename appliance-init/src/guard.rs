@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
-use clawgress_link::ruleset::{self, Watch};
+use clawgress_link::ruleset::{self, Ruleset, Watch};
 use tokio::time::sleep;
 
 use crate::board::Board;
@@ -18,21 +18,45 @@ use crate::seal;
 /// How long the box can stand on one wall alone: ruleset and forwarding are independent of each other.
 const LOOK: Duration = Duration::from_secs(5);
 
+/// For how many looks in a row nobody need be able to tell what the ruleset is. What is not known for longer is lost.
+const MOST_UNSEEN: u32 = 6;
+
 pub(crate) async fn watch(paths: Paths, board: Arc<Board>) {
     // Before the first seal there is nothing to lose; the boot itself keeps trying.
     let mut was_sealed = false;
     let mut kernel = Watch::default();
+    let mut unseen = 0;
     loop {
         sleep(LOOK).await;
-        let committed = matches!(ruleset::generation().await, Some(generation) if generation != ruleset::SEALED);
-        if !committed {
+        if nothing_is_committed().await {
             forwarding(&paths, &board).await;
         }
         was_sealed |= board.is_ok("seal");
         if was_sealed {
-            rules(&paths, &board, &mut kernel).await;
+            match kernel.look().await {
+                Ok(now) => {
+                    unseen = 0;
+                    rules(&paths, &board, now).await;
+                }
+                Err(why) => {
+                    unseen += 1;
+                    eprintln!("looking at the ruleset: {why}");
+                    if unseen == MOST_UNSEEN {
+                        unseen = 0;
+                        rules(&paths, &board, ruleset::measure().await).await;
+                    }
+                }
+            }
         }
     }
+}
+
+/// By the kernel's own word: a question that fails says nothing.
+async fn nothing_is_committed() -> bool {
+    matches!(
+        ruleset::generation().await,
+        Ok(None | Some(ruleset::SEALED))
+    )
 }
 
 /// Nobody may switch forwarding on while no policy is committed; whoever does is undone here.
@@ -42,7 +66,7 @@ async fn forwarding(paths: &Paths, board: &Board) {
         return;
     }
     // The enforcer loads its rules first and forwards then: between the two looks it may just have done so.
-    if matches!(ruleset::generation().await, Some(generation) if generation != ruleset::SEALED) {
+    if !nothing_is_committed().await {
         return;
     }
     let started = since_boot_ms();
@@ -56,9 +80,8 @@ async fn forwarding(paths: &Paths, board: &Board) {
     }
 }
 
-async fn rules(paths: &Paths, board: &Board, kernel: &mut Watch) {
+async fn rules(paths: &Paths, board: &Board, lost: Ruleset) {
     let started = since_boot_ms();
-    let lost = kernel.look().await;
     if lost.loaded {
         return;
     }

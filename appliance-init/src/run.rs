@@ -180,9 +180,9 @@ impl Keeper {
             if whole {
                 self.watch_daemons().await;
             }
-            if self.going.was_down() {
-                // Until systemd says stop.
-                return std::future::pending().await;
+            while self.going.was_down() && self.going.is_down(self.bus.as_ref()).await {
+                // Until systemd says stop, or has changed its mind.
+                sleep(5 * WATCH).await;
             }
             self.late_volume().await;
         }
@@ -397,7 +397,7 @@ impl Keeper {
     /// With every daemon well, a box that stands sealed though a revision is committed goes back to that revision.
     async fn resume(&mut self) {
         let now = ruleset::generation().await;
-        if now != Some(ruleset::SEALED) {
+        if now != Ok(Some(ruleset::SEALED)) {
             return;
         }
         let started = since_boot_ms();

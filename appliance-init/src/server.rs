@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use clawgress_link::ruleset;
+use clawgress_link::ruleset::{self, Ruleset};
 use clawgress_link::seal::Measured;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{UnixListener, UnixStream};
@@ -40,7 +40,7 @@ pub(crate) async fn serve(paths: Paths, listener: UnixListener) {
         match listener.accept().await {
             Ok((stream, _)) => {
                 let measured = Measured {
-                    ruleset: kernel.look().await,
+                    ruleset: kernel.look().await.unwrap_or_else(Ruleset::absent),
                     forwarding: seal::forwarding(&paths),
                 };
                 let _ = timeout(PATIENCE, answer(stream, &measured)).await;

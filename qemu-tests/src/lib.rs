@@ -15,6 +15,7 @@ pub mod error;
 pub mod figures;
 pub mod frame;
 pub mod lab;
+pub mod listing;
 pub mod machine;
 pub mod media;
 pub mod names;

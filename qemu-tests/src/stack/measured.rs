@@ -6,10 +6,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use clawgress_link::ruleset::judge;
 use clawgress_link::seal::{Forwarding, Measured};
 
 use crate::error::{IoContext, Result};
+use crate::listing::judged;
 use crate::process::{self, words};
 
 /// Answers each connection with what the kernel holds at that moment.
@@ -26,7 +26,7 @@ pub(super) fn serve(entry: Vec<String>, path: &Path) -> Result {
             let Ok(mut stream) = stream else { return };
             let forwards = |file: &str| inside(&format!("cat /proc/sys/net/{file}")).trim() != "0";
             let measured = Measured {
-                ruleset: judge(&inside("/usr/sbin/nft -j list table inet clawgress")),
+                ruleset: judged(&inside),
                 forwarding: Forwarding {
                     ipv4: forwards("ipv4/ip_forward"),
                     ipv6: forwards("ipv6/conf/all/forwarding"),

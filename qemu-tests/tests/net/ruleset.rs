@@ -4,9 +4,10 @@
 
 use std::time::{Duration, Instant};
 
-use clawgress_link::ruleset::{Ruleset, judge};
+use clawgress_link::ruleset::Ruleset;
 use qemu_tests::agent::trace;
 use qemu_tests::frame::{Frame, ICMPV6, UDP};
+use qemu_tests::listing::judged;
 use qemu_tests::{Case, Result, case, fail, require};
 
 use crate::gateway::{DIG, Gateway, NFT, altered, need, overlay};
@@ -15,12 +16,8 @@ const SEALED: &str = "etc/clawgress/sealed.nft";
 /// Frames a second of the attack; each kind of it comes by several times a second.
 const RATE: u32 = 1000;
 
-fn measured(gateway: &Gateway) -> Result<Ruleset> {
-    Ok(judge(
-        &gateway
-            .host
-            .run(&format!("{} -j list table inet clawgress", NFT.0))?,
-    ))
+fn measured(gateway: &Gateway) -> Ruleset {
+    judged(|command| gateway.host.run(command).unwrap_or_default())
 }
 
 /// The agent's frames that the attack brings to the outside wire while `body` runs.
@@ -90,7 +87,7 @@ fn sealed_nothing_of_an_agent_gets_out_and_reloading_opens_no_gap() {
         let sealed = overlay(SEALED);
         case.step("the sealed ruleset loads and is recognised", || {
             gateway.load(&sealed)?;
-            let ruleset = measured(&gateway)?;
+            let ruleset = measured(&gateway);
             require!(
                 ruleset.loaded && ruleset.generation == 0,
                 "judged as {ruleset:?}"
@@ -324,7 +321,7 @@ fn what_is_not_a_loaded_sealed_ruleset_is_not_taken_for_one() {
             case.check(change, || {
                 gateway.load(&sealed)?;
                 gateway.load(&gateway.file("change.nft", &format!("{change}\n"))?)?;
-                let ruleset = measured(&gateway)?;
+                let ruleset = measured(&gateway);
                 // An emptied forward chain still drops by its policy.
                 require!(
                     ruleset.loaded == expected.is_empty(),

@@ -161,6 +161,25 @@ fn what_goes_by_way_of_the_gateway_uses_a_cap_up_for_both_ways() {
 }
 
 #[test]
+fn a_flow_that_the_kernel_has_forgotten_does_not_come_back_without_its_number() {
+    if !inside("a_flow_that_the_kernel_has_forgotten_does_not_come_back_without_its_number") {
+        return;
+    }
+    let (_appliance, _resolver) = enforced(CAPPED);
+    let arrived = site();
+    let mut tunnel = proxied(Some(NAME), Some(NAME));
+    assert_eq!(send(&mut tunnel, 20_000), 20_000);
+    let before = eventually("all of it at the site", || {
+        Some(arrived.load(Ordering::Relaxed)).filter(|bytes| *bytes >= 20_000)
+    });
+    // As its entry's time does, if both ends keep silent for longer than the kernel remembers.
+    support::run("/usr/sbin/conntrack", &["-D", "-p", "tcp"]);
+    send(&mut tunnel, 20_000);
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(arrived.load(Ordering::Relaxed), before);
+}
+
+#[test]
 fn nobody_has_anything_counted_but_the_gateways_own_flows() {
     if !inside("nobody_has_anything_counted_but_the_gateways_own_flows") {
         return;

@@ -2,6 +2,7 @@
 //! on the box. The sealed ruleset says the same.
 
 use nftables::expr::MetaKey;
+use serde_json::Value;
 
 use super::{
     layout::OWN_PORTS,
@@ -9,7 +10,8 @@ use super::{
     raw::prefix,
     ruleset::Ruleset,
     statement::{
-        accept, concat, count, drop, ip, is, meta, number, payload, services, set_of, state, text,
+        accept, concat, count, direction, drop, flag, ip, is, meta, number, payload, protocol,
+        services, set_of, state, statement_not, tcp_flags, text,
     },
 };
 
@@ -45,8 +47,18 @@ pub(super) fn own_ports(ruleset: &mut Ruleset) {
     let port = || [meta(MetaKey::L4proto), payload("th", "dport")];
     let transports = ["tcp", "udp"];
     for (v6, network) in [(false, "127.0.0.0/8"), (true, "::1")] {
-        // What the kernel sends for a flow whose socket is closed has no user.
-        ruleset.rule([over(v6, network), vec![state("established"), accept()]].concat());
+        let goes_on = |way: Vec<Value>| {
+            let established = vec![state("established"), accept()];
+            [over(v6, network), way, established].concat()
+        };
+        ruleset.rule(goes_on(vec![direction("reply")]));
+        // What the kernel sends for a flow whose socket is closed has no user. A datagram always has one, and whoever comes
+        // after another on the same port is not that other.
+        ruleset.rule(goes_on(vec![
+            direction("original"),
+            protocol("tcp"),
+            statement_not(tcp_flags(flag::SYN, flag::SYN)),
+        ]));
         let whose = concat([port().to_vec(), vec![meta(MetaKey::Skuid)]].concat());
         let users = OWN_PORTS.iter().flat_map(|(port, users)| {
             users.iter().flat_map(move |user| {

@@ -21,8 +21,8 @@ use super::{
     raw::sources,
     ruleset::Ruleset,
     statement::{
-        accept, add_to_ct_mark, address, arrives_on, direction, ip, is, is_not, leaves_by,
-        mark_has, meta, named_set, networks, number, numbers, payload, protocol, state,
+        accept, add_to_ct_mark, address, arrives_on, direction, flag, ip, is, is_not, leaves_by,
+        mark_has, meta, named_set, networks, number, numbers, payload, protocol, state, tcp_flags,
     },
 };
 
@@ -101,7 +101,14 @@ pub(super) fn input(ruleset: &mut Ruleset, frame: &Frame<'_>) {
 pub(super) fn output(ruleset: &mut Ruleset, frame: &Frame<'_>) {
     let by = |uid: u32| is(meta(MetaKey::Skuid), number(uid));
     if gateway(frame).is_some() && !frame.wan.is_empty() {
-        let dials = || vec![leaves_by(&frame.wan), by(uid::GATEWAY), protocol("tcp")];
+        // A flow that the kernel has forgotten is not taken up again in its middle: it would come back without its number.
+        let dials = || {
+            vec![
+                leaves_by(&frame.wan),
+                by(uid::GATEWAY),
+                tcp_flags(flag::ALL, flag::SYN),
+            ]
+        };
         let opened = || vec![add_to_ct_mark(mark::GATEWAY), accept()];
         let named = named_inside(frame.index, &frame.revision.access);
         for v6 in [false, true] {
@@ -166,7 +173,7 @@ fn to_server(
         ruleset.rule([
             leaves_by(&cards),
             is(meta(MetaKey::Skuid), number(user)),
-            protocol("tcp"),
+            tcp_flags(flag::ALL, flag::SYN),
             is(payload("tcp", "dport"), number(u32::from(server.port))),
             to,
             add_to_ct_mark(mark),

@@ -49,7 +49,7 @@ fn pin(resolver: &mut Resolver) {
 fn apply(appliance: &Appliance, revision: &Revision) {
     let report = appliance.apply(revision);
     assert!(report.ok, "{report:#?}\n{}", appliance.log());
-    let words = "insert rule inet clawgress output oifname wan0 meta l4proto tcp meta skuid 0 ct mark 0 \
+    let words = "insert rule inet clawgress output oifname wan0 tcp flags syn / fin,syn,rst,ack meta skuid 0 ct mark 0 \
                  ct mark set 0x08000000 accept";
     run("/usr/sbin/nft", &words.split(' ').collect::<Vec<_>>());
 }

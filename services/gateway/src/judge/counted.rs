@@ -122,6 +122,11 @@ fn leg(subject: &Subject) -> Option<Leg> {
 }
 
 impl Subject {
+    /// The connection that it had is not its own any more.
+    pub fn parted(&self) {
+        *self.leg.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// The connection that it has to its destination.
     pub fn connected(&self, stream: &TcpStream, remote: SocketAddr) -> io::Result<()> {
         let local = stream.local_addr()?;

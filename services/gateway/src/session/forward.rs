@@ -228,8 +228,12 @@ async fn server_for(
         if good.contains(&kept.address.ip())
             && subject.connected(&kept.stream, kept.address).is_ok()
         {
-            subject.dialled.store(Some(Arc::new(kept.address.ip())));
-            return Ok((kept.stream, kept.address, true));
+            // A limit may have come into force since this one was taken.
+            if !worker.judge.is_counted(subject) {
+                subject.dialled.store(Some(Arc::new(kept.address.ip())));
+                return Ok((kept.stream, kept.address, true));
+            }
+            subject.parted();
         }
     }
     let (stream, address) = reach(worker, &ready.listed.flow).await?;

@@ -5,8 +5,7 @@
 use std::{process::Stdio, time::Duration};
 
 use nftables::{
-    expr::Expression,
-    schema::{Chain, NfListObject, Set},
+    schema::{Chain, NfListObject},
     types::{NfChainPolicy, NfChainType, NfFamily, NfHook},
 };
 use serde::{Deserialize, Serialize};
@@ -37,7 +36,7 @@ pub struct Ruleset {
 }
 
 impl Ruleset {
-    fn absent(detail: impl Into<String>) -> Self {
+    pub fn absent(detail: impl Into<String>) -> Self {
         let missing = || "missing".to_owned();
         Self {
             loaded: false,
@@ -50,31 +49,44 @@ impl Ruleset {
     }
 }
 
-/// Lists the table and judges it. Needs `CAP_NET_ADMIN`.
+/// Lists the table and judges it; what can't be listed counts as absent. Needs `CAP_NET_ADMIN`.
 pub async fn measure() -> Ruleset {
+    listed().await.unwrap_or_else(Ruleset::absent)
+}
+
+/// As `measure`, but what can't be listed is an error: nothing is known then. Lists no elements of sets: their number and
+/// how often they change is up to agents, and `nft` begins anew whenever something has changed.
+pub async fn listed() -> Result<Ruleset, String> {
     let listing = tokio::process::Command::new(NFT)
-        .args(["-j", "list", "table", "inet", TABLE])
+        .args(["-t", "-j", "list", "table", "inet", TABLE])
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();
     match tokio::time::timeout(DEADLINE, listing).await {
-        Err(_) => Ruleset::absent(format!(
+        Err(_) => Err(format!(
             "{NFT} did not list table inet {TABLE} within {DEADLINE:?}"
         )),
-        Ok(Err(error)) => Ruleset::absent(format!("running {NFT}: {error}")),
-        Ok(Ok(output)) if output.status.success() => {
-            judge(&String::from_utf8_lossy(&output.stdout))
-        }
+        Ok(Err(error)) => Err(format!("running {NFT}: {error}")),
+        Ok(Ok(output)) if output.status.success() => Ok(judge(
+            &String::from_utf8_lossy(&output.stdout),
+            generation().await?,
+        )),
         Ok(Ok(output)) => {
             let said = String::from_utf8_lossy(&output.stderr);
             let said = said.lines().next().unwrap_or("without a word").trim();
-            Ruleset::absent(format!("{NFT} cannot list table inet {TABLE}: {said}"))
+            let why = format!("{NFT} cannot list table inet {TABLE}: {said}");
+            // By its own word it is not there; anything else says nothing of it.
+            if said.ends_with("No such file or directory") {
+                Ok(Ruleset::absent(why))
+            } else {
+                Err(why)
+            }
         }
     }
 }
 
-/// Judges the output of `nft -j list table inet clawgress`.
-pub fn judge(nft_json: &str) -> Ruleset {
+/// Judges the output of `nft -t -j list table inet clawgress` and what the set of the generation holds.
+pub fn judge(nft_json: &str, generation: Option<u32>) -> Ruleset {
     let objects = match serde_json::from_str::<Listing>(nft_json) {
         Ok(listing) => listing.nftables,
         Err(error) => {
@@ -107,19 +119,17 @@ pub fn judge(nft_json: &str) -> Ruleset {
     let forward = policy_of("forward", NfHook::Forward);
     let output = policy_of("output", NfHook::Output);
 
-    let generation = match generation_in(&objects) {
-        Ok(generation) => {
-            if generation == SEALED {
-                faults.extend(opening_in_sealed_forward(&objects));
-                faults.extend(missing_first_wall(&objects));
-            }
-            generation
-        }
-        Err(fault) => {
-            faults.push(fault);
-            SEALED
-        }
-    };
+    let known = generation.filter(|_| has_generation(&objects));
+    if known.is_none() {
+        faults.push(format!(
+            "set {GENERATION} is missing or holds no one number: this is no ruleset of Clawgress"
+        ));
+    }
+    if known == Some(SEALED) {
+        faults.extend(opening_in_sealed_forward(&objects));
+        faults.extend(missing_first_wall(&objects));
+    }
+    let generation = known.unwrap_or(SEALED);
 
     let loaded = faults.is_empty();
     let detail = match (loaded, generation) {
@@ -187,20 +197,12 @@ fn policy_word(policy: NfChainPolicy, name: &str, faults: &mut Vec<String>) -> S
     }
 }
 
-/// The only element of the set that every ruleset of ours carries.
-fn generation_in(objects: &[Value]) -> Result<u32, String> {
-    let set: Box<Set<'_>> = typed(objects)
-        .find_map(|object| match object {
-            NfListObject::Set(set) if set.table == TABLE && set.name == GENERATION => Some(set),
-            _ => None,
-        })
-        .ok_or_else(|| format!("set {GENERATION} is missing: this is no ruleset of Clawgress"))?;
-    match set.elem.as_deref() {
-        Some([Expression::Number(number)]) => Ok(*number),
-        other => Err(format!(
-            "set {GENERATION} must hold one number, it holds {other:?}"
-        )),
-    }
+/// The set that every ruleset of ours carries.
+fn has_generation(objects: &[Value]) -> bool {
+    typed(objects).any(|object| match object {
+        NfListObject::Set(set) => set.table == TABLE && set.name == GENERATION,
+        _ => false,
+    })
 }
 
 /// A sealed forward chain may count and drop. Whatever else stands in it could let a packet through.
@@ -266,7 +268,7 @@ mod tests {
     fn altered(change: impl FnOnce(&mut Vec<Value>)) -> Ruleset {
         let mut listing: Value = serde_json::from_str(NFT_1_1_3).unwrap();
         change(listing["nftables"].as_array_mut().unwrap());
-        judge(&listing.to_string())
+        judge(&listing.to_string(), Some(SEALED))
     }
 
     fn chain<'a>(objects: &'a mut [Value], name: &str) -> &'a mut Value {
@@ -280,7 +282,7 @@ mod tests {
     #[test]
     fn the_sealed_ruleset_is_recognised_from_both_versions_of_nft() {
         for listing in [NFT_1_0_6, NFT_1_1_3] {
-            let ruleset = judge(listing);
+            let ruleset = judge(listing, Some(SEALED));
             assert!(ruleset.loaded, "{}", ruleset.detail);
             assert_eq!(ruleset.generation, SEALED);
             assert_eq!(
@@ -293,7 +295,7 @@ mod tests {
     #[test]
     fn nothing_and_nonsense_are_not_loaded() {
         for listing in ["", "{}", r#"{"nftables":[]}"#, "table inet clawgress {"] {
-            let ruleset = judge(listing);
+            let ruleset = judge(listing, Some(SEALED));
             assert!(
                 !ruleset.loaded && ruleset.forward == "missing" && !ruleset.detail.is_empty(),
                 "{listing}"
@@ -367,18 +369,9 @@ mod tests {
     }
 
     #[test]
-    fn the_generation_is_read_and_has_to_be_there() {
-        let set_elements = |elements: Value| {
-            altered(|objects| {
-                let set = objects
-                    .iter_mut()
-                    .find_map(|object| object.get_mut("set"))
-                    .unwrap();
-                set["elem"] = elements;
-            })
-        };
-        assert_eq!(set_elements(serde_json::json!([4711])).generation, 4711);
-        assert!(!set_elements(serde_json::json!([1, 2])).loaded);
+    fn the_generation_is_what_the_kernel_says_and_has_to_be_there() {
+        assert_eq!(judge(NFT_1_1_3, Some(4711)).generation, 4711);
+        assert!(!judge(NFT_1_1_3, None).loaded);
         let nameless = altered(|objects| objects.retain(|object| object.get("set").is_none()));
         assert!(
             !nameless.loaded && nameless.detail.contains("no ruleset of Clawgress"),

@@ -24,8 +24,8 @@ const EVERY: Duration = Duration::from_secs(600);
 const FIRST_RETRY: Duration = Duration::from_secs(2);
 const LONGEST_RETRY: Duration = Duration::from_secs(300);
 /// A token with an unknown key makes a set be fetched anew, and whoever sends such tokens can't have it fetched more
-/// often than this.
-const AT_MOST_EVERY: Duration = Duration::from_secs(10);
+/// often than this: longer than a fetch may last, and twice as long after each that brought nothing new.
+const AT_MOST_EVERY: Duration = Duration::from_secs(20);
 const FILE: &str = "fetched-keys.json";
 const LARGEST: u64 = 64 * 1024 * 1024;
 
@@ -51,7 +51,22 @@ struct Course {
     /// When it was last begun.
     asked: Option<Instant>,
     pause: Duration,
+    /// From the last fetch to one because of an unknown key.
+    gap: Duration,
     fault: Option<String>,
+}
+
+impl Course {
+    fn new(source: Source, now: Instant) -> Self {
+        Self {
+            source,
+            due: now,
+            asked: None,
+            pause: FIRST_RETRY,
+            gap: AT_MOST_EVERY,
+            fault: None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -110,7 +125,12 @@ impl Fetched {
                 },
                 Err(why) => {
                     // The old authorities count until there are new ones that can be read.
-                    if let Some(mut course) = before.filter(|course| course.source.url == *url) {
+                    let kept = || {
+                        let kept = self.kept.get(name)?;
+                        Some(Course::new(kept.source.clone(), now))
+                    };
+                    let old = before.or_else(kept);
+                    if let Some(mut course) = old.filter(|course| course.source.url == *url) {
                         course.fault = Some(why);
                         courses.insert(name.clone(), course);
                     }
@@ -119,13 +139,7 @@ impl Fetched {
             };
             let course = before
                 .filter(|course| course.source == source)
-                .unwrap_or(Course {
-                    source,
-                    due: now,
-                    asked: None,
-                    pause: FIRST_RETRY,
-                    fault: None,
-                });
+                .unwrap_or_else(|| Course::new(source, now));
             courses.insert(name.clone(), course);
         }
         self.courses = courses;
@@ -168,7 +182,12 @@ impl Fetched {
     pub(super) fn missed(&mut self, issuers: &BTreeSet<String>, now: Instant) {
         for name in issuers {
             if let Some(course) = self.courses.get_mut(name) {
-                let soonest = course.asked.map_or(now, |asked| asked + AT_MOST_EVERY);
+                // A server that has trouble is not asked more often for it.
+                let gap = match course.fault {
+                    Some(_) => course.gap.max(course.pause),
+                    None => course.gap,
+                };
+                let soonest = course.asked.map_or(now, |asked| asked + gap);
                 course.due = course.due.min(soonest.max(now));
             }
         }
@@ -216,8 +235,10 @@ impl Fetched {
                 course.due = now + jittered(EVERY);
                 let known = self.kept.get(&order.issuer);
                 if known.is_some_and(|known| known.keys == keys) {
+                    course.gap = (course.gap * 2).min(LONGEST_RETRY);
                     return false;
                 }
+                course.gap = AT_MOST_EVERY;
                 let kept = Kept {
                     source: order.source.clone(),
                     keys,

@@ -331,11 +331,21 @@ fn the_last_good_set_stays_and_is_on_disk() {
         assert!(again.keys("login").is_err());
     }
     // Authorities that can't be read are no reason to go without any.
-    let mut fetched = Fetched::open(directory.path());
+    let other = tempfile::tempdir().unwrap();
+    let mut fetched = Fetched::open(other.path());
     fetched.want(&access(url, Some("/config/ca.pem")), now, |_| {
         Err("gone".to_owned())
     });
     assert!(fetched.due(now).is_empty());
+    // Nor to forget what was fetched with those that could be read.
+    let with_ca = access(url, Some("/config/ca.pem"));
+    fetched.want(&with_ca, now, |_| Ok("an authority".to_owned()));
+    let order = only(fetched.due(now));
+    fetched.take(&order, Ok(KEYS.to_owned()), now);
+    let mut again = Fetched::open(other.path());
+    again.want(&with_ca, now, |_| Err("gone".to_owned()));
+    assert_eq!(again.keys("login"), Ok(KEYS));
+    assert!(again.faults()[0].contains("gone"), "{:?}", again.faults());
 }
 
 #[test]
@@ -352,6 +362,7 @@ fn it_is_asked_again_in_time_and_not_more_often() {
     assert_eq!(fetched.due(begun + EVERY.mul_f64(1.21)).len(), 1);
 
     // Unknown keys: at once if it was long ago, else when it may be asked again; strangers' names do nothing.
+    let directory = tempfile::tempdir().unwrap();
     let mut fetched = Fetched::open(directory.path());
     fetched.want(&wanted, begun, |_| Err("none".to_owned()));
     let order = only(fetched.due(begun));
@@ -360,10 +371,15 @@ fn it_is_asked_again_in_time_and_not_more_often() {
     let second = Duration::from_secs(1);
     fetched.missed(&names, begun + second);
     assert!(fetched.due(begun + second).is_empty());
-    assert_eq!(fetched.due(begun + AT_MOST_EVERY).len(), 1);
+    let order = only(fetched.due(begun + AT_MOST_EVERY));
     // The answer has not come yet: no second one meanwhile, and after it the same bound.
     fetched.missed(&names, begun + AT_MOST_EVERY + second);
     assert!(fetched.due(begun + AT_MOST_EVERY + second).is_empty());
+    // It brought nothing new: whoever makes up names of keys has the server asked less and less often.
+    fetched.take(&order, Ok(KEYS.to_owned()), begun + AT_MOST_EVERY + second);
+    fetched.missed(&names, begun + AT_MOST_EVERY + second);
+    assert!(fetched.due(begun + AT_MOST_EVERY * 3 - second).is_empty());
+    assert_eq!(fetched.due(begun + AT_MOST_EVERY * 3).len(), 1);
 
     // A server that is away is asked less and less often.
     let mut now = begun + LONGEST_RETRY * 3;
@@ -383,4 +399,9 @@ fn it_is_asked_again_in_time_and_not_more_often() {
         pauses[11] > LONGEST_RETRY / 2 && pauses[11] <= LONGEST_RETRY.mul_f64(1.21),
         "{pauses:?}"
     );
+    // Nor do made up keys hurry it.
+    let order = only(fetched.due(now));
+    fetched.take(&order, Err("away".to_owned()), now);
+    fetched.missed(&names, now + second);
+    assert!(fetched.due(now + AT_MOST_EVERY * 3).is_empty());
 }
