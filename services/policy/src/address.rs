@@ -51,9 +51,9 @@ pub fn is_inside(address: IpAddr) -> bool {
 /// The networks at whose ends inside begins or ends: between two of them all addresses are inside, or none is.
 pub fn inside_blocks(v6: bool) -> Vec<Cidr> {
     if v6 {
-        blocks6([GLOBAL6].iter().chain(&INSIDE6))
+        cidrs([GLOBAL6].iter().chain(&INSIDE6))
     } else {
-        blocks4(INSIDE4.iter())
+        cidrs(INSIDE4.iter())
     }
 }
 
@@ -104,22 +104,13 @@ const SERVES_NOBODY6: [Block6; 2] = [
 /// Where a name that the operator gave may not lead, though it may lead inside.
 pub fn serving_nobody(v6: bool) -> Vec<Cidr> {
     if v6 {
-        blocks6(NEVER6.iter().chain(&SERVES_NOBODY6))
+        cidrs(NEVER6.iter().chain(&SERVES_NOBODY6))
     } else {
-        blocks4(NEVER4.iter().chain(&SERVES_NOBODY4))
+        cidrs(NEVER4.iter().chain(&SERVES_NOBODY4))
     }
 }
 
-fn blocks4<'b>(blocks: impl Iterator<Item = &'b Block4>) -> Vec<Cidr> {
-    blocks
-        .map(|(address, length)| Cidr {
-            address: (*address).into(),
-            length: *length as u8,
-        })
-        .collect()
-}
-
-fn blocks6<'b>(blocks: impl Iterator<Item = &'b Block6>) -> Vec<Cidr> {
+fn cidrs<'b, A: Copy + Into<IpAddr> + 'b>(blocks: impl Iterator<Item = &'b (A, u32)>) -> Vec<Cidr> {
     blocks
         .map(|(address, length)| Cidr {
             address: (*address).into(),

@@ -3,7 +3,6 @@
 //!
 //! What changes something goes to the keeper; the rest is answered from what is in force.
 
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +17,8 @@ use super::clock::since_boot;
 use super::config::Config;
 use super::keeper::Order;
 use super::shared::Shared;
-use crate::apply::{files, nft};
+use super::socket;
+use crate::apply::nft;
 use crate::plan::Blocked;
 
 /// For one line in, or one out.
@@ -35,18 +35,9 @@ pub(super) struct Control {
     status: watch::Receiver<Status>,
 }
 
-/// Opens the socket, in place of what a dead process left there.
+/// Opens the socket.
 pub(super) fn open(config: &Config) -> Result<UnixListener, String> {
-    let path = Path::new(SOCKET);
-    let failed = |error: &dyn std::fmt::Display| format!("listening on {SOCKET}: {error}");
-    if let Err(error) = std::fs::remove_file(path)
-        && error.kind() != ErrorKind::NotFound
-    {
-        return Err(failed(&error));
-    }
-    let listener = UnixListener::bind(path).map_err(|error| failed(&error))?;
-    files::admit(path, 0o660, config.group).map_err(|error| failed(&error))?;
-    Ok(listener)
+    socket::open(SOCKET, config.group, |path| UnixListener::bind(path))
 }
 
 impl Control {

@@ -4,9 +4,7 @@
 //!
 //! Who is not the gateway gets no place among the callers.
 
-use std::io::ErrorKind;
 use std::net::IpAddr;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +17,7 @@ use tokio::time::timeout;
 
 use super::config::Config;
 use super::shared::{InForce, Shared};
-use crate::apply::files;
+use super::socket;
 use crate::kernel::conntrack::{self, Flow};
 use crate::kernel::{Socket, objects};
 use crate::plan::layout::{METER, mark};
@@ -31,18 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const CALLERS: usize = 64;
 const TCP: u8 = 6;
 
-/// Opens the socket, in place of what a dead process left there.
+/// Opens the socket.
 pub(super) fn open(config: &Config) -> Result<UnixListener, String> {
-    let path = Path::new(SOCKET);
-    let failed = |error: &dyn std::fmt::Display| format!("listening on {SOCKET}: {error}");
-    if let Err(error) = std::fs::remove_file(path)
-        && error.kind() != ErrorKind::NotFound
-    {
-        return Err(failed(&error));
-    }
-    let listener = UnixListener::bind(path).map_err(|error| failed(&error))?;
-    files::admit(path, 0o660, config.group).map_err(|error| failed(&error))?;
-    Ok(listener)
+    socket::open(SOCKET, config.group, |path| UnixListener::bind(path))
 }
 
 /// Answers for ever.

@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::observe::front_event;
 use super::shared::{CapKey, InForce, Shared};
-use crate::apply::files;
+use super::socket;
 use crate::apply::haproxy;
 use crate::front::live::End;
 use crate::front::log::{Event, LONGEST_LINE, Path as Wire};
@@ -37,19 +36,15 @@ const ENOUGH: u32 = 1024;
 /// Read before anything else is looked at.
 const AT_ONCE: usize = 256;
 
-/// Opens the socket that haproxy logs to, in place of what a dead process left there.
+/// Opens the socket that haproxy logs to.
 pub(super) fn open(path: &str, group: Option<u32>) -> Result<UnixDatagram, String> {
-    let failed = |error: &dyn std::fmt::Display| format!("listening on {path}: {error}");
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(&error)),
-        _ => {}
-    }
-    let socket = UnixDatagram::bind(path).map_err(|error| failed(&error))?;
-    if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
-        setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER).map_err(|error| failed(&error))?;
-    }
-    files::admit(Path::new(path), 0o660, group).map_err(|error| failed(&error))?;
-    Ok(socket)
+    socket::open(path, group, |path| {
+        let socket = UnixDatagram::bind(path)?;
+        if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+            setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER)?;
+        }
+        Ok(socket)
+    })
 }
 
 fn listens(wire: Wire) -> u16 {

@@ -20,6 +20,7 @@ mod quotas;
 mod resolver;
 mod serve;
 mod shared;
+mod socket;
 mod steps;
 mod trail;
 
